@@ -19,7 +19,7 @@ import { satellitesPlugin } from './satellites/plugin.ts';
 import { telemetryPlugin } from './telemetry/plugin.ts';
 import { templatesPlugin } from './templates/plugin.ts';
 import { webPlugin } from './web.ts';
-import { idlePlugin } from './workspaces/idle-plugin.ts';
+import { idlePlugin } from './workspaces/activity/idle-plugin.ts';
 import { workspacesPlugin } from './workspaces/plugin.ts';
 
 export interface ServerOptions extends BaseOptions {

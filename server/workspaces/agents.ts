@@ -13,7 +13,7 @@ import type { Provider } from '../providers/provider.ts';
 import { parseDuration } from '../providers/quantity.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { SatelliteRegistry } from '../satellites/registry.ts';
-import { appendLog, type NewLine } from './build-log.ts';
+import { appendLog, type NewLine } from './builds/build-log.ts';
 import { enqueueReconcile } from './queue.ts';
 
 /** How long an agent can listen at satellites without contacting the server. */

@@ -3,7 +3,7 @@ import type { ServerMessage } from '@cde/api/events.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import WebSocket from 'ws';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
-import { appendLog, type NewLine } from './build-log.ts';
+import { appendLog, type NewLine } from './builds/build-log.ts';
 
 /** What users other than the owner can do with a workspace and see of it. */
 let server: TestServer;

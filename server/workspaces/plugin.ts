@@ -4,7 +4,7 @@ import { isAllowed } from '../identity/auth/authorize.ts';
 import { webhookTask } from '../idle/webhook.ts';
 import { loggerOf } from '../log.ts';
 import { makeAgents } from './agents.ts';
-import { removeOldLogs } from './build-log-sweep.ts';
+import { removeOldLogs } from './builds/build-log-sweep.ts';
 import { makeWaker } from './queue.ts';
 import { makeReconcile } from './reconcile.ts';
 import { workspaceRoutes } from './routes.ts';

@@ -7,7 +7,7 @@ import type { UserActor } from '../http/actor.ts';
 import { escapeLike, isUuid } from '../http/cursor.ts';
 import { isAllowed } from '../identity/auth/authorize.ts';
 import { stateOf } from '../idle/evaluate.ts';
-import { type BuildColumns, buildColumns, isoTimestamp, toBuild } from './build-row.ts';
+import { type BuildColumns, buildColumns, isoTimestamp, toBuild } from './builds/build-row.ts';
 
 /**
  * Workspaces as the API shows them, the most frequent reads of all. The SQL is prepared and written by hand because it

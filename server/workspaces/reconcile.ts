@@ -4,7 +4,7 @@ import type { Bus } from '../events/bus.ts';
 import type { WorkspaceLifecycle } from '../idle/lifecycle.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
-import { requestBuild } from './builds.ts';
+import { requestBuild } from './builds/builds.ts';
 import type { BuildRequest } from './model.ts';
 import { enqueueReconcile } from './queue.ts';
 import { commitOutcome, loadSnapshot, StaleSnapshot } from './reconcile-store.ts';

@@ -2,7 +2,7 @@ import { Problem } from '@cde/api/problem.ts';
 import { isDuplicate } from '../database/pool.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit/audit.ts';
-import type { BuildDeps } from './builds.ts';
+import type { BuildDeps } from './builds/builds.ts';
 import { lockWorkspace, nameTaken, setName, workspaceRef } from './store.ts';
 
 /** Renames a workspace. The provider moves nothing: homes are found by id, and a namespace keeps its name. */

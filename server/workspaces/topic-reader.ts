@@ -2,8 +2,8 @@ import { eq, max } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { buildLogs } from '../database/schema.ts';
 import type { TopicReader } from '../events/hub.ts';
-import { readLog, redactScriptOutput } from './build-log.ts';
-import { readBuildWithWorkspace } from './build-store.ts';
+import { readLog, redactScriptOutput } from './builds/build-log.ts';
+import { readBuildWithWorkspace } from './builds/build-store.ts';
 import { readWorkspace } from './read.ts';
 
 const logPageLines = 500;

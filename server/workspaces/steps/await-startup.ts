@@ -1,7 +1,7 @@
 import type { StartupReport } from '../../database/schema.ts';
 import type { Provider, ProviderError } from '../../providers/provider.ts';
 import { parseDuration } from '../../providers/quantity.ts';
-import type { NewLine } from '../build-log.ts';
+import type { NewLine } from '../builds/build-log.ts';
 import { advanceStages } from '../statuses.ts';
 import type { BuildRow } from '../store.ts';
 import { failIfComputeEnded, pollMs, stageAgeMs } from './compute-end.ts';

@@ -1,5 +1,5 @@
 import type { ProviderError } from '../../providers/provider.ts';
-import type { NewLine } from '../build-log.ts';
+import type { NewLine } from '../builds/build-log.ts';
 import { advanceStages, currentStage } from '../statuses.ts';
 import type { WorkspaceRow } from '../store.ts';
 import { serverLine } from './log-lines.ts';

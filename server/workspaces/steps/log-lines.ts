@@ -1,6 +1,6 @@
 import type { Stage } from '@cde/api/workspaces.ts';
 import type { StepContext } from '../../providers/provider.ts';
-import type { NewLine } from '../build-log.ts';
+import type { NewLine } from '../builds/build-log.ts';
 
 /** A line of the build log from the server itself. */
 export function serverLine(at: Date, stage: Stage, text: string, level: NewLine['level'] = 'info'): NewLine {

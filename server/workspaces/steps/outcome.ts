@@ -1,4 +1,4 @@
-import type { NewLine } from '../build-log.ts';
+import type { NewLine } from '../builds/build-log.ts';
 import type { BuildRequest } from '../model.ts';
 import type { BuildRow, WorkspaceRow } from '../store.ts';
 

@@ -1,5 +1,5 @@
 import type { StepResult } from '../../providers/provider.ts';
-import type { NewLine } from '../build-log.ts';
+import type { NewLine } from '../builds/build-log.ts';
 import type { Outcome } from './outcome.ts';
 
 /** Shows what the provider waits for as the workspace's reason, and asks it again later. */

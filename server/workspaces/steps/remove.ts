@@ -1,5 +1,5 @@
 import type { Provider, ProviderState } from '../../providers/provider.ts';
-import type { NewLine } from '../build-log.ts';
+import type { NewLine } from '../builds/build-log.ts';
 import { advanceStages } from '../statuses.ts';
 import type { StepDeps } from './deps.ts';
 import { fail } from './fail.ts';

@@ -1,6 +1,6 @@
 import type { Provider } from '../../providers/provider.ts';
-import { dormantRequest } from '../dormant-request.ts';
 import { advanceStages, currentStage } from '../statuses.ts';
+import { dormantRequest } from '../unused/dormant-request.ts';
 import type { StepDeps } from './deps.ts';
 import { fail } from './fail.ts';
 import { collectLines, serverLine } from './log-lines.ts';

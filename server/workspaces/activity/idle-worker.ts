@@ -1,6 +1,6 @@
-import type { Database } from '../database/pool.ts';
-import type { IdleSweep, SweepResult } from '../idle/sweep.ts';
-import type { Logger } from '../log.ts';
+import type { Database } from '../../database/pool.ts';
+import type { IdleSweep, SweepResult } from '../../idle/sweep.ts';
+import type { Logger } from '../../log.ts';
 
 const intervalMs = 5_000;
 /** Of PostgreSQL's advisory locks; the workspaces' own are in another namespace. */

@@ -1,13 +1,13 @@
 import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import { sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import { workspaceLeases } from '../database/idle-schema.ts';
-import { type ActivityRow, readActivity, writeActivity } from '../idle/activity-store.ts';
-import { scheduledStartLeaseMs } from '../idle/policy.ts';
-import { evaluateRow, type IdleDeps } from '../idle/reports.ts';
-import { type Holidays, nextStart } from '../idle/schedule.ts';
-import type { Logger } from '../log.ts';
-import { requestBuild } from './builds.ts';
+import { workspaceLeases } from '../../database/idle-schema.ts';
+import { type ActivityRow, readActivity, writeActivity } from '../../idle/activity-store.ts';
+import { scheduledStartLeaseMs } from '../../idle/policy.ts';
+import { evaluateRow, type IdleDeps } from '../../idle/reports.ts';
+import { type Holidays, nextStart } from '../../idle/schedule.ts';
+import type { Logger } from '../../log.ts';
+import { requestBuild } from '../builds/builds.ts';
 
 /** After an outage: a start this long ago is not made up for, because the day is over or its owner has started it. */
 const lateMs = 2 * 3600_000;

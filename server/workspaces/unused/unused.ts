@@ -1,9 +1,9 @@
 import { dayCountText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { sql } from 'drizzle-orm';
-import type { Queryable } from '../database/pool.ts';
-import type { SystemCaller } from '../identity/audit/audit.ts';
-import { writeAudit } from '../identity/audit/audit.ts';
+import type { Queryable } from '../../database/pool.ts';
+import type { SystemCaller } from '../../identity/audit/audit.ts';
+import { writeAudit } from '../../identity/audit/audit.ts';
 import {
   type ActivityRow,
   eachActivity,
@@ -13,12 +13,12 @@ import {
   targetOf,
   toIso,
   writeActivity,
-} from '../idle/activity-store.ts';
-import { evaluateRow, type IdleDeps } from '../idle/reports.ts';
-import { decideUnused, unusedOf } from '../idle/unused.ts';
-import type { Logger } from '../log.ts';
-import { requestBuild } from './builds.ts';
-import { lockWorkspace } from './store.ts';
+} from '../../idle/activity-store.ts';
+import { evaluateRow, type IdleDeps } from '../../idle/reports.ts';
+import { decideUnused, unusedOf } from '../../idle/unused.ts';
+import type { Logger } from '../../log.ts';
+import { requestBuild } from '../builds/builds.ts';
+import { lockWorkspace } from '../store.ts';
 
 const dayMs = 24 * 3600_000;
 /** The brake counts deletions within this long. */

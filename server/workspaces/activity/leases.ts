@@ -5,11 +5,11 @@ import { Problem } from '@cde/api/problem.ts';
 import { isPostponable } from '@cde/api/stop-warnings.ts';
 import { and, eq, gt } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import { type StoredDecision, workspaceLeases } from '../database/idle-schema.ts';
-import type { Database } from '../database/pool.ts';
-import type { AgentActor, Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit/audit.ts';
-import { type ActivityRow, insertEvents, targetOf } from '../idle/activity-store.ts';
+import { type StoredDecision, workspaceLeases } from '../../database/idle-schema.ts';
+import type { Database } from '../../database/pool.ts';
+import type { AgentActor, Caller, UserActor } from '../../http/actor.ts';
+import { writeAudit } from '../../identity/audit/audit.ts';
+import { type ActivityRow, insertEvents, targetOf } from '../../idle/activity-store.ts';
 
 /** A workspace can have so many leases at once: each program that runs in it may hold one. */
 const maxLeases = 100;

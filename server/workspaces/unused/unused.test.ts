@@ -3,15 +3,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sql } from 'drizzle-orm';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { until } from '../../tests/kit/until.ts';
-import { readConfig } from '../config.ts';
-import { type ControlPlane, startControlPlane } from '../control-plane.ts';
-import { insertEvents } from '../idle/activity-store.ts';
-import { defaultCleanupPolicy } from '../idle/settings.ts';
-import { makeLog } from '../log.ts';
-import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../testing.ts';
-import { makeScriptedProvider, type ScriptedProvider } from './scripted-provider.ts';
-import { makeSweep } from './sweep.ts';
+import { until } from '../../../tests/kit/until.ts';
+import { readConfig } from '../../config.ts';
+import { type ControlPlane, startControlPlane } from '../../control-plane.ts';
+import { insertEvents } from '../../idle/activity-store.ts';
+import { defaultCleanupPolicy } from '../../idle/settings.ts';
+import { makeLog } from '../../log.ts';
+import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../../testing.ts';
+import { makeScriptedProvider, type ScriptedProvider } from '../scripted-provider.ts';
+import { makeSweep } from '../sweep.ts';
 
 // What happens to workspaces that no person uses, on injected time. They were created without a start, so no agent is needed.
 const minute = 60_000;

@@ -3,13 +3,13 @@ import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import type { Build, Transition } from '@cde/api/workspaces.ts';
 import { and, eq, inArray, max, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import type { Queryable } from '../database/pool.ts';
-import { type BuildOptions, builds, workspaces } from '../database/schema.ts';
-import type { UserActor } from '../http/actor.ts';
-import { authorize, isAllowed } from '../identity/auth/authorize.ts';
+import type { Queryable } from '../../database/pool.ts';
+import { type BuildOptions, builds, workspaces } from '../../database/schema.ts';
+import type { UserActor } from '../../http/actor.ts';
+import { authorize, isAllowed } from '../../identity/auth/authorize.ts';
+import { transitionStates } from '../statuses.ts';
+import type { BuildRow } from '../store.ts';
 import { type BuildColumns, buildColumns, toBuild } from './build-row.ts';
-import { transitionStates } from './statuses.ts';
-import type { BuildRow } from './store.ts';
 
 export interface BuildWorkspace {
   id: string;

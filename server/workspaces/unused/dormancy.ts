@@ -1,10 +1,10 @@
 import { dayCountText } from '@cde/api/idle-text.ts';
 import { sql } from 'drizzle-orm';
-import { type ActivityRow, eachActivity } from '../idle/activity-store.ts';
-import { evaluateRow, type IdleDeps } from '../idle/reports.ts';
-import { dormantAtOf, unusedOf } from '../idle/unused.ts';
-import type { Logger } from '../log.ts';
-import { requestBuild } from './builds.ts';
+import { type ActivityRow, eachActivity } from '../../idle/activity-store.ts';
+import { evaluateRow, type IdleDeps } from '../../idle/reports.ts';
+import { dormantAtOf, unusedOf } from '../../idle/unused.ts';
+import type { Logger } from '../../log.ts';
+import { requestBuild } from '../builds/builds.ts';
 import { dormantRequest } from './dormant-request.ts';
 
 const dayMs = 24 * 3600_000;

@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm';
-import type { Database } from '../database/pool.ts';
+import type { Database } from '../../database/pool.ts';
 
 /** Builds per statement. A log can be a few megabytes. */
 const batchSize = 50;

@@ -1,24 +1,24 @@
 import { eq } from 'drizzle-orm';
 import fp from 'fastify-plugin';
 import { Counter, Gauge } from 'prom-client';
-import { builds } from '../database/schema.ts';
-import { removeOldActivity } from '../idle/activity-store.ts';
-import { makePolicyResolver } from '../idle/effective.ts';
-import { makeLifecycle, type WorkspaceLifecycle } from '../idle/lifecycle.ts';
-import { makeStopSections, type ShutdownScript } from '../idle/policy-source.ts';
-import { cleanupReportRoute, sumUpDays } from '../idle/report.ts';
-import { type ActivityReports, type IdleDeps, makeActivityReports } from '../idle/reports.ts';
-import { cleanupSettingsRoutes, makeCleanupSettings } from '../idle/settings.ts';
-import { makeIdleSweep } from '../idle/sweep.ts';
-import { makeWebhook } from '../idle/webhook.ts';
-import { loggerOf } from '../log.ts';
+import { builds } from '../../database/schema.ts';
+import { removeOldActivity } from '../../idle/activity-store.ts';
+import { makePolicyResolver } from '../../idle/effective.ts';
+import { makeLifecycle, type WorkspaceLifecycle } from '../../idle/lifecycle.ts';
+import { makeStopSections, type ShutdownScript } from '../../idle/policy-source.ts';
+import { cleanupReportRoute, sumUpDays } from '../../idle/report.ts';
+import { type ActivityReports, type IdleDeps, makeActivityReports } from '../../idle/reports.ts';
+import { cleanupSettingsRoutes, makeCleanupSettings } from '../../idle/settings.ts';
+import { makeIdleSweep } from '../../idle/sweep.ts';
+import { makeWebhook } from '../../idle/webhook.ts';
+import { loggerOf } from '../../log.ts';
+import { makeDormancy } from '../unused/dormancy.ts';
+import { makeUnusedSweep } from '../unused/unused.ts';
 import { makeWorkspaceActivity } from './activity.ts';
 import { activityRoutes } from './activity-routes.ts';
-import { makeDormancy } from './dormancy.ts';
 import { makeIdleWorker } from './idle-worker.ts';
 import { makeScheduledStarts } from './scheduled-starts.ts';
 import { makeShutdowns } from './shutdown.ts';
-import { makeUnusedSweep } from './unused.ts';
 
 /** It reads all stopped workspaces, and counts in days. */
 const unusedIntervalMs = 10 * 60_000;

@@ -1,8 +1,8 @@
 import { eq } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { buildLogSizes, builds } from '../database/schema.ts';
-import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
+import { buildLogSizes, builds } from '../../database/schema.ts';
+import { makeTestServer, type TestServer, type TestUser } from '../../testing.ts';
 import { appendLog, maxBytes, maxLines, type NewLine, readLog } from './build-log.ts';
 import { removeOldLogs } from './build-log-sweep.ts';
 

@@ -1,19 +1,19 @@
 import type { AgentActivity, ShutdownRequest, StopCause } from '@cde/api/activity.ts';
 import { and, desc, eq } from 'drizzle-orm';
-import type { Database } from '../database/pool.ts';
-import { builds, workspaces } from '../database/schema.ts';
-import type { Bus } from '../events/bus.ts';
-import type { AgentActor } from '../http/actor.ts';
-import type { ShutdownScript } from '../idle/policy-source.ts';
-import type { ActivityReports } from '../idle/reports.ts';
-import type { Logger } from '../log.ts';
-import { appendLog, type NewLine } from './build-log.ts';
-import { unfinishedBuilds } from './build-store.ts';
-import { requestBuild } from './builds.ts';
-import { enqueueReconcile } from './queue.ts';
-import { advanceStages } from './statuses.ts';
-import { serverLine } from './steps/log-lines.ts';
-import { lockWorkspace } from './store.ts';
+import type { Database } from '../../database/pool.ts';
+import { builds, workspaces } from '../../database/schema.ts';
+import type { Bus } from '../../events/bus.ts';
+import type { AgentActor } from '../../http/actor.ts';
+import type { ShutdownScript } from '../../idle/policy-source.ts';
+import type { ActivityReports } from '../../idle/reports.ts';
+import type { Logger } from '../../log.ts';
+import { appendLog, type NewLine } from '../builds/build-log.ts';
+import { unfinishedBuilds } from '../builds/build-store.ts';
+import { requestBuild } from '../builds/builds.ts';
+import { enqueueReconcile } from '../queue.ts';
+import { advanceStages } from '../statuses.ts';
+import { serverLine } from '../steps/log-lines.ts';
+import { lockWorkspace } from '../store.ts';
 
 interface ShutdownAnswer {
   id: string;

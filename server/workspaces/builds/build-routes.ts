@@ -1,12 +1,12 @@
 import * as api from '@cde/api/workspaces.ts';
 import type { FastifyInstance } from 'fastify';
-import { serve } from '../http/serve.ts';
+import { serve } from '../../http/serve.ts';
+import { isUnfinished } from '../statuses.ts';
+import { findWorkspace } from '../store.ts';
 import { readLog, redactScriptOutput } from './build-log.ts';
 import { findBuild, listBuilds, readBuild } from './build-store.ts';
 import { watchBuild } from './build-watch.ts';
 import { type BuildDeps, cancelBuild } from './builds.ts';
-import { isUnfinished } from './statuses.ts';
-import { findWorkspace } from './store.ts';
 
 /** `/workspaces/:workspace/builds` and `/builds/:build`. */
 export function buildRoutes(app: FastifyInstance, deps: BuildDeps): void {

@@ -1,7 +1,7 @@
 import type { LogLine } from '@cde/api/workspaces.ts';
 import { and, asc, eq, gt, max, sql } from 'drizzle-orm';
-import type { Queryable } from '../database/pool.ts';
-import { buildLogSizes, buildLogs } from '../database/schema.ts';
+import type { Queryable } from '../../database/pool.ts';
+import { buildLogSizes, buildLogs } from '../../database/schema.ts';
 
 export interface NewLine {
   at: Date;

@@ -10,10 +10,10 @@ import { causeText, stopText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, gt, lt, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import { activityEvents, type StoredDecision, workspaceLeases } from '../database/idle-schema.ts';
-import type { Caller, UserActor } from '../http/actor.ts';
-import { isUuid } from '../http/cursor.ts';
-import { writeAudit } from '../identity/audit/audit.ts';
+import { activityEvents, type StoredDecision, workspaceLeases } from '../../database/idle-schema.ts';
+import type { Caller, UserActor } from '../../http/actor.ts';
+import { isUuid } from '../../http/cursor.ts';
+import { writeAudit } from '../../identity/audit/audit.ts';
 import {
   type ActivityRow,
   insertEvents,
@@ -21,16 +21,16 @@ import {
   targetOf,
   toIso,
   writeActivity,
-} from '../idle/activity-store.ts';
-import { boundedUntil } from '../idle/effective.ts';
-import { stateOf } from '../idle/evaluate.ts';
-import { recordPersonsUse } from '../idle/lifecycle.ts';
-import { decisionChange, defaultPolicy, evaluateRow, type IdleDeps } from '../idle/reports.ts';
-import { signalEvent } from '../idle/sentences.ts';
-import type { Dormancy } from './dormancy.ts';
+} from '../../idle/activity-store.ts';
+import { boundedUntil } from '../../idle/effective.ts';
+import { stateOf } from '../../idle/evaluate.ts';
+import { recordPersonsUse } from '../../idle/lifecycle.ts';
+import { decisionChange, defaultPolicy, evaluateRow, type IdleDeps } from '../../idle/reports.ts';
+import { signalEvent } from '../../idle/sentences.ts';
+import { lockWorkspace } from '../store.ts';
+import type { Dormancy } from '../unused/dormancy.ts';
+import type { UnusedSweep } from '../unused/unused.ts';
 import { makeLeases, toLease } from './leases.ts';
-import { lockWorkspace } from './store.ts';
-import type { UnusedSweep } from './unused.ts';
 
 /** How many workspaces that no person uses a preview lists. */
 const maxUnusedListed = 1_000;

@@ -1,6 +1,6 @@
 import { Problem } from '@cde/api/problem.ts';
-import type { BuildRequest } from './model.ts';
-import { lockWorkspace } from './store.ts';
+import type { BuildRequest } from '../model.ts';
+import { lockWorkspace } from '../store.ts';
 
 /** Requests that a stopped workspace becomes dormant. A start that was requested meanwhile wins. */
 export function dormantRequest(workspaceId: string, reason: string): BuildRequest {

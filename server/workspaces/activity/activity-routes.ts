@@ -1,14 +1,14 @@
 import * as api from '@cde/api/activity.ts';
 import { previewCleanup, releaseBrake } from '@cde/api/cleanup.ts';
 import type { FastifyInstance } from 'fastify';
-import type { Database } from '../database/pool.ts';
-import { closeSignal, serve, serveAgent } from '../http/serve.ts';
-import { writeAudit } from '../identity/audit/audit.ts';
-import type { IdleSweep } from '../idle/sweep.ts';
+import type { Database } from '../../database/pool.ts';
+import { closeSignal, serve, serveAgent } from '../../http/serve.ts';
+import { writeAudit } from '../../identity/audit/audit.ts';
+import type { IdleSweep } from '../../idle/sweep.ts';
+import { findWorkspace } from '../store.ts';
+import type { UnusedSweep } from '../unused/unused.ts';
 import type { WorkspaceActivities } from './activity.ts';
 import type { Shutdowns } from './shutdown.ts';
-import { findWorkspace } from './store.ts';
-import type { UnusedSweep } from './unused.ts';
 
 /** Why workspaces are awake, what keeps them so, and what cleanup does. */
 export function activityRoutes(

@@ -1,4 +1,4 @@
-import type { Bus } from '../events/bus.ts';
+import type { Bus } from '../../events/bus.ts';
 
 /** Backs up the bus, in case an event of another replica is lost. */
 const pollMs = 2_000;

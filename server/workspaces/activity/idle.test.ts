@@ -3,13 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { AgentActivity, Signal } from '@cde/api/activity.ts';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { until } from '../../tests/kit/until.ts';
-import { readConfig } from '../config.ts';
-import { type ControlPlane, startControlPlane } from '../control-plane.ts';
-import { makeLog } from '../log.ts';
-import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../testing.ts';
+import { until } from '../../../tests/kit/until.ts';
+import { readConfig } from '../../config.ts';
+import { type ControlPlane, startControlPlane } from '../../control-plane.ts';
+import { makeLog } from '../../log.ts';
+import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../../testing.ts';
+import { makeScriptedProvider, type ScriptedProvider } from '../scripted-provider.ts';
 import { sweepLockKey } from './idle-worker.ts';
-import { makeScriptedProvider, type ScriptedProvider } from './scripted-provider.ts';
 
 const minute = 60_000;
 const template = (name: string, more = '') =>

@@ -1,10 +1,14 @@
 import { Problem } from '@cde/api/problem.ts';
 import type { Build } from '@cde/api/workspaces.ts';
-import type { Database } from '../database/pool.ts';
-import type { Bus } from '../events/bus.ts';
-import type { Caller, UserActor } from '../http/actor.ts';
-import { type SystemCaller, writeAudit } from '../identity/audit/audit.ts';
-import { recordPersonsUse } from '../idle/lifecycle.ts';
+import type { Database } from '../../database/pool.ts';
+import type { Bus } from '../../events/bus.ts';
+import type { Caller, UserActor } from '../../http/actor.ts';
+import { type SystemCaller, writeAudit } from '../../identity/audit/audit.ts';
+import { recordPersonsUse } from '../../idle/lifecycle.ts';
+import { assertCancellable, type BuildRequest, planBuild } from '../model.ts';
+import { enqueueReconcile } from '../queue.ts';
+import { transitionStates } from '../statuses.ts';
+import { activeVersion, lockWorkspace, setDesired, workspaceRef } from '../store.ts';
 import {
   type BuildWorkspace,
   cancelUnfinishedStarts,
@@ -13,10 +17,6 @@ import {
   requestCancel,
   unfinishedBuilds,
 } from './build-store.ts';
-import { assertCancellable, type BuildRequest, planBuild } from './model.ts';
-import { enqueueReconcile } from './queue.ts';
-import { transitionStates } from './statuses.ts';
-import { activeVersion, lockWorkspace, setDesired, workspaceRef } from './store.ts';
 
 export interface BuildDeps {
   database: Database;
