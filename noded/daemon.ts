@@ -1,7 +1,8 @@
+import type { Contention } from './contention.ts';
 import type { KubeNode } from './node.ts';
 import { appliesTo } from './plan.ts';
 import type { PassResult, Reconciler } from './reconcile.ts';
-import { diffPatch, eventsOf, makeReport, type NodeReport, type NodeView } from './report.ts';
+import { diffPatch, driftsOf, eventsOf, makeReport, type NodeReport, type NodeView } from './report.ts';
 import type { Profiles } from './source.ts';
 
 export interface Daemon {
@@ -18,8 +19,10 @@ interface Log {
   warn(fields: object, message: string): void;
 }
 
-/** How often the kernel is read: some small files. It does not notify of changes. */
+/** How often the kernel is read: some small files. Not every change is notified (watch.ts). */
 const reconcileMs = 2_000;
+/** After a change was notified. A program that writes without pause must not keep noded busy. */
+const minPassIntervalMs = 20;
 /** How soon observations are reported and new profiles are applied. */
 const loopMs = 500;
 /** How often the node is read, for labels that others change. Random, so that the nodes of a cluster do not all ask at once. */
@@ -36,12 +39,20 @@ export function startDaemon({
   source,
   reconciler,
   node,
+  contention,
+  watchWrites = () => ({ follow: () => {}, close: () => {} }),
+  hasNewInterfaces = () => false,
   log,
   onPass = () => {},
 }: {
   source: { read(): Profiles };
   reconciler: Reconciler;
   node: KubeNode;
+  contention: Contention;
+  /** Watches what is maintained for writes of other programs. */
+  watchWrites?: (onWrite: () => void) => { follow(sysctls: readonly string[]): void; close(): void };
+  /** Whether the node's network interfaces have changed since the last call. */
+  hasNewInterfaces?: () => boolean;
   log: Log;
   onPass?: (pass: PassResult | null, fault: string | null) => void;
 }): Daemon {
@@ -85,13 +96,16 @@ export function startDaemon({
     }
     for (const [sysctl, why] of pass?.left ?? []) if (!told?.left?.[sysctl]) log.warn({ sysctl }, why);
     told = next;
+    writes.follow(pass?.maintained ?? []);
     onPass(pass, fault);
   }
 
   async function report(): Promise<void> {
     if (performance.now() < callAgainAt) return;
     if (!known || performance.now() - knownAt > askAgainMs) {
+      const isFirst = known === null;
       known = await node.get();
+      if (isFirst) contention.recall(driftsOf(known));
       knownAt = performance.now();
       askAgainMs = nodeMs * (0.75 + Math.random() / 2);
       failures.delete(unread);
@@ -124,30 +138,52 @@ export function startDaemon({
   /** Independent of each other: an unreachable cluster must not keep noded from repairing the kernel. */
   function every(ms: number, work: () => Promise<void>, failed: (error: unknown) => void) {
     let timer: NodeJS.Timeout | undefined;
-    let running = Promise.resolve();
+    let running: Promise<void> | null = null;
+    let endedAt = Number.NEGATIVE_INFINITY;
+    let isUrgent = false;
+    const urgentDelay = () => Math.max(0, endedAt + minPassIntervalMs - performance.now());
     const turn = () => {
+      isUrgent = false;
       running = work()
         .catch(failed)
         .finally(() => {
-          if (!stopped) timer = setTimeout(turn, ms);
+          running = null;
+          endedAt = performance.now();
+          if (!stopped) timer = setTimeout(turn, isUrgent ? urgentDelay() : ms);
         });
     };
     turn();
-    return async () => {
-      clearTimeout(timer);
-      await running;
+    return {
+      /** Takes the next turn soon. */
+      hurry() {
+        if (stopped || isUrgent) return;
+        isUrgent = true;
+        if (running) return;
+        clearTimeout(timer);
+        timer = setTimeout(turn, urgentDelay());
+      },
+      async stop() {
+        clearTimeout(timer);
+        await running;
+      },
     };
   }
-  const stopReporting = every(loopMs, report, (error) => {
+  let isWritten = false;
+  const writes = watchWrites(() => {
+    isWritten = true;
+    looking.hurry();
+  });
+  const reporting = every(loopMs, report, (error) => {
     warnOnce(known ? untold : unread, error);
     callAgainAt = performance.now() + minPatchIntervalMs * (0.5 + Math.random());
   });
   const lookFailed = 'The kernel cannot be checked';
-  const stopLooking = every(
+  const looking = every(
     loopMs,
     async () => {
-      const due = known === null || told === undefined || performance.now() - passedAt >= reconcileMs;
-      if (!due) return;
+      const isDue = known === null || told === undefined || performance.now() - passedAt >= reconcileMs;
+      if (!hasNewInterfaces() && !isWritten && !isDue) return;
+      isWritten = false;
       await reconcile();
       failures.delete(lookFailed);
       passedAt = performance.now();
@@ -160,7 +196,8 @@ export function startDaemon({
     ready: () => known !== null && told !== undefined && diffPatch(known, told) === null,
     async stop() {
       stopped = true;
-      await Promise.all([stopReporting(), stopLooking()]);
+      writes.close();
+      await Promise.all([reporting.stop(), looking.stop()]);
     },
   };
 }

@@ -1,17 +1,25 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { pino } from 'pino';
-import { makeCluster } from './cluster.ts';
+import { type Cluster, makeCluster } from './cluster.ts';
+import { makeContention } from './contention.ts';
 import { startDaemon } from './daemon.ts';
+import { describeDryRun } from './dry-run.ts';
+import { listInterfaces, makeInterfaceWatch } from './interfaces.ts';
 import { makeMetrics } from './metrics.ts';
 import { makeModules } from './modules.ts';
 import { makeKubeNode } from './node.ts';
 import { openOriginals } from './originals.ts';
+import { readProfiles } from './profiles.ts';
 import { type Change, makeReconciler } from './reconcile.ts';
 import { restore } from './restore.ts';
 import { serve } from './serve.ts';
-import { readRestoreSettings, readSettings, SettingsError } from './settings.ts';
+import { readDryRunSettings, readRestoreSettings, readSettings, SettingsError } from './settings.ts';
 import { makeSource } from './source.ts';
-import { makeSysctls } from './sysctls.ts';
+import { makePathOf, makeSysctls } from './sysctls.ts';
+import { watchSysctls } from './watch.ts';
+import { makeWriterSearch } from './writers.ts';
 
 /** If something else keeps changing a value, the log says so once a minute; the metrics count each time. */
 const sameChangeMs = 60_000;
@@ -24,7 +32,17 @@ async function keepNode(): Promise<void> {
     timestamp: pino.stdTimeFunctions.isoTime,
   });
   const metrics = makeMetrics();
-  const sysctls = makeSysctls(settings.CDE_NODED_SYSCTLS);
+  const root = settings.CDE_NODED_SYSCTLS;
+  const sysctls = makeSysctls(root, settings.CDE_NODED_HUGE_PAGES);
+  const pathOf = makePathOf(root, settings.CDE_NODED_HUGE_PAGES);
+  const interfaces = makeInterfaceWatch(root);
+  const contention = makeContention({
+    findWriter: makeWriterSearch({
+      folders: settings.CDE_NODED_SYSCTL_FOLDERS,
+      // The chart mounts the node's folders there.
+      shownAs: (path) => path.replace(/^\/host\//, '/'),
+    }),
+  });
   const logged = new Map<string, number>();
   const onChange = (change: Change) => {
     metrics.changed(change);
@@ -33,9 +51,9 @@ async function keepNode(): Promise<void> {
     logged.set(key, performance.now());
     const words = {
       set: 'A sysctl was set',
-      repaired: 'A sysctl that somebody else had changed was set again',
-      restored: 'A sysctl was put back',
-      'given-up': 'A sysctl that somebody else changed since is left as it is',
+      repaired: 'A sysctl that another program had changed was set again',
+      restored: 'A sysctl was restored',
+      'given-up': 'A sysctl that another program has changed since is left as it is',
     };
     log.info(change, words[change.what]);
   };
@@ -48,8 +66,22 @@ async function keepNode(): Promise<void> {
       sysctls,
       modules: makeModules({ loaded: '/sys/module' }),
       originals: openOriginals(join(settings.CDE_NODED_DATA_DIR, 'originals.json'), sysctls.bootId()),
+      contention,
+      interfacesOf: (family) => listInterfaces(root, family),
       onChange,
     }),
+    contention,
+    watchWrites(onWrite) {
+      const watch = watchSysctls(onWrite);
+      return {
+        follow(names) {
+          interfaces.follow(names);
+          watch.follow(names.map(pathOf));
+        },
+        close: watch.close,
+      };
+    },
+    hasNewInterfaces: interfaces.hasChanged,
     node: makeKubeNode(makeCluster(settings.CDE_NODED_API), settings.CDE_NODE_NAME),
     log,
     onPass: metrics.passed,
@@ -80,12 +112,71 @@ async function putAllBack(): Promise<void> {
   });
 }
 
-/** `noded` maintains this node until it is told to end. `noded restore` restores all nodes, once. */
-const [command, ...rest] = process.argv.slice(2);
+/** Prints what noded would change on this node. `file`: profiles to try; by default those that noded has. */
+async function dryRun(file: string | undefined): Promise<void> {
+  const settings = readDryRunSettings(process.env);
+  const root = settings.CDE_NODED_SYSCTLS;
+  const path = file ?? settings.CDE_NODED_PROFILES;
+  const read = readProfiles(readFileSync(path === '-' ? 0 : path, 'utf8'));
+  if ('faults' in read) throw new Error(`${path} is invalid.\n${read.faults.join('\n')}`);
+  const { profiles } = read;
+  const isSelective = profiles.some(({ nodeSelector }) => Object.keys(nodeSelector).length > 0);
+  const labels = isSelective ? await readLabels(settings.CDE_NODE_NAME, settings.CDE_NODED_API) : null;
+  const sysctls = makeSysctls(root, settings.CDE_NODED_HUGE_PAGES);
+  const lines = await describeDryRun({
+    profiles,
+    labels,
+    sysctls,
+    originals: openOriginals(join(settings.CDE_NODED_DATA_DIR, 'originals.json'), sysctls.bootId()),
+    loadedModules: '/sys/module',
+    interfacesOf: (family) => listInterfaces(root, family),
+  });
+  console.log(lines.join('\n'));
+}
+
+/** Null if they are not known, because this is not a node of a cluster. */
+async function readLabels(name: string | undefined, api: string | undefined) {
+  let cluster: Cluster;
+  try {
+    cluster = makeCluster(api);
+  } catch {
+    return null;
+  }
+  return name === undefined ? null : (await makeKubeNode(cluster, name).get()).labels;
+}
+
+const usage = `Usage:
+  noded                              maintain this node until told to end
+  noded --dry-run [--profiles FILE]  print what would change on this node, and change nothing; - reads standard input
+  noded restore                      restore all nodes, once`;
+
+async function run(args: string[]): Promise<void> {
+  let parsed: { values: { 'dry-run'?: boolean; profiles?: string; help?: boolean }; positionals: string[] };
+  try {
+    parsed = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        'dry-run': { type: 'boolean' },
+        profiles: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    });
+  } catch {
+    throw new SettingsError(usage);
+  }
+  const { values, positionals } = parsed;
+  if (values.help) return console.log(usage);
+  const [command, ...rest] = positionals;
+  const isKnown = command === undefined || (command === 'restore' && !values['dry-run']);
+  if (rest.length > 0 || !isKnown || (values.profiles !== undefined && !values['dry-run']))
+    throw new SettingsError(usage);
+  if (values['dry-run']) return dryRun(values.profiles);
+  return command === 'restore' ? putAllBack() : keepNode();
+}
+
 try {
-  if (rest.length > 0 || (command !== undefined && command !== 'restore'))
-    throw new SettingsError('Usage: noded, or noded restore.');
-  await (command === 'restore' ? putAllBack() : keepNode());
+  await run(process.argv.slice(2));
 } catch (error) {
   process.stderr.write(`noded: ${(error as Error).message}\n`);
   process.exit(error instanceof SettingsError ? 2 : 1);

@@ -44,7 +44,7 @@ test.each<[string, string, string]>([
   [
     'an unknown key of a profile',
     'profiles:\n  a:\n    limits: {}',
-    '3:5 profiles › a › limits: not known here (known here: sysctls, modules, nodeSelector)',
+    '3:5 profiles › a › limits: not known here (known here: sysctls, transparentHugePages, modules, nodeSelector)',
   ],
   ['a name that makes no label', 'profiles: { A_b: {} }', '1:13 profiles › A_b: use at most 48 lower-case'],
   ['a name that is too long', `profiles: { ${'a'.repeat(49)}: {} }`, 'use at most 48'],

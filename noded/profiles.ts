@@ -2,6 +2,7 @@ import { isMap, LineCounter, parseDocument } from 'yaml';
 import '@cde/api/validation-messages.ts';
 import { z } from 'zod';
 import { checkSysctl } from './allowed.ts';
+import { hugePages } from './sysctls.ts';
 
 /** The target of a sysctl: exactly this value, or at least this one. */
 export type SysctlTarget = { exact: string } | { atLeast: bigint };
@@ -11,6 +12,8 @@ export interface Profile {
   name: string;
   sysctls: ReadonlyMap<string, SysctlTarget>;
   modules: readonly string[];
+  /** Those of `sysctls` that belong to an interface, which can disappear at any time. */
+  optional?: ReadonlySet<string>;
   /** Labels of the nodes that it applies to; none: all nodes. */
   nodeSelector: Readonly<Record<string, string>>;
 }
@@ -20,10 +23,13 @@ const nameRule = /^[a-z]([-a-z0-9]{0,46}[a-z0-9])?$/;
 const Name = z
   .string()
   .regex(nameRule, 'use at most 48 lower-case letters, digits and dashes, starting with a letter');
-/** Only dots: a slash could lead out of /proc/sys. */
+/** Only dots: a slash could lead out of /proc/sys. `*` stands for the interfaces of the node. */
 const SysctlName = z
   .string()
-  .regex(/^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+$/, 'write it with dots: fs.aio-max-nr');
+  .regex(
+    /^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+|net\.ipv[46]\.(conf|neigh)\.\*\.[A-Za-z0-9_-]+)$/,
+    'write it with dots: fs.aio-max-nr',
+  );
 const whole = 'write a whole number; one above 9007199254740991 in quotes';
 /** A decimal number within the kernel's range. */
 const wholeNumber = /^-?\d{1,20}$/;
@@ -54,8 +60,15 @@ const Selector = z.record(
   z.string().regex(/^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/, 'write a label'),
   z.string().regex(/^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/, "write a label's value, in quotes"),
 );
+const choices = <const Choice extends string>(...values: Choice[]) =>
+  z.enum(values, `write one of ${values.join(', ')}`).optional();
+const HugePages = z.strictObject({
+  enabled: choices('always', 'madvise', 'never'),
+  defrag: choices('always', 'defer', 'defer+madvise', 'madvise', 'never'),
+});
 const ProfileBody = z.strictObject({
   sysctls: z.record(SysctlName, Value).default({}),
+  transparentHugePages: HugePages.default({}),
   modules: z
     .array(z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, 'write the name of a kernel module: br_netfilter'))
     .max(64)
@@ -113,23 +126,32 @@ export function readProfiles(source: string): { profiles: Profile[] } | { faults
       }),
     };
   const faults: string[] = [];
-  const profiles = Object.entries(parsed.data.profiles).map(([name, body]): Profile => {
-    for (const sysctl of Object.keys(body.sysctls)) {
-      const refused = checkSysctl(sysctl, parsed.data.allow);
-      if (refused)
-        faults.push(
-          `${place(['profiles', name, 'sysctls', sysctl])} profiles › ${name}: ${refused.message} (${refused.hint})`,
-        );
-    }
-    return { name, ...body, sysctls: new Map(Object.entries(body.sysctls)) };
-  });
+  const profiles = Object.entries(parsed.data.profiles).map(
+    ([name, { transparentHugePages, ...body }]): Profile => {
+      for (const sysctl of Object.keys(body.sysctls)) {
+        const refused = checkSysctl(sysctl, parsed.data.allow);
+        if (refused)
+          faults.push(
+            `${place(['profiles', name, 'sysctls', sysctl])} profiles › ${name}: ${refused.message} (${refused.hint})`,
+          );
+      }
+      const choices = Object.entries(transparentHugePages).map(
+        ([file, exact]) => [hugePages + file, { exact }] as const,
+      );
+      return { name, ...body, sysctls: new Map([...Object.entries(body.sysctls), ...choices]) };
+    },
+  );
   return faults.length > 0 ? { faults } : { profiles };
 }
 
 /** Of a key or a choice, our rule's message and not zod's frame around it. */
 function words(issue: z.core.$ZodIssue): string {
   if (issue.code === 'unrecognized_keys') {
-    const known: Record<number, string> = { 0: 'allow, profiles', 2: 'sysctls, modules, nodeSelector' };
+    const known: Record<number, string> = {
+      0: 'allow, profiles',
+      2: 'sysctls, transparentHugePages, modules, nodeSelector',
+    };
+    if (issue.path.at(-1) === 'transparentHugePages') return 'not known here (known here: enabled, defrag)';
     return `not known here (known here: ${known[issue.path.length] ?? 'nothing'})`;
   }
   if (issue.code === 'invalid_key') return issue.issues[0]!.message;

@@ -5,6 +5,9 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { makeContention } from './contention.ts';
+import { describeDryRun } from './dry-run.ts';
+import { listInterfaces } from './interfaces.ts';
 import { makeModules } from './modules.ts';
 import { openOriginals } from './originals.ts';
 import { type Profile, readProfiles } from './profiles.ts';
@@ -231,3 +234,129 @@ test.skipIf(!root0)(
     });
   },
 );
+
+test('transparent huge pages are set and restored exactly', async () => {
+  const pages = join(folder, 'transparent_hugepage');
+  mkdirSync(pages);
+  const show = (name: string, chosen: string, all: string) =>
+    writeFileSync(join(pages, name), `${all.replace(chosen, `[${chosen}]`)}\n`);
+  const enabled = 'always madvise never';
+  const defrag = 'always defer defer+madvise madvise never';
+  show('enabled', 'madvise', enabled);
+  show('defrag', 'never', defrag);
+  const real = makeSysctls(root, pages);
+  /** The kernel puts the chosen word in brackets. */
+  const sysctls: Sysctls = {
+    ...real,
+    write: (name, word) =>
+      name.endsWith('.enabled') ? show('enabled', word, enabled) : show('defrag', word, defrag),
+  };
+  const keeper = started(sysctls);
+  const a = { transparentHugePages: { enabled: 'never', defrag: 'madvise' } };
+  const b = { transparentHugePages: { enabled: 'always' } };
+  expect(await pass({ a }, keeper)).toEqual({ a: ready });
+  expect(sysctls.read('transparent_hugepage.enabled')).toBe('never');
+  expect(sysctls.read('transparent_hugepage.defrag')).toBe('madvise');
+  expect(await pass({ a, b }, keeper)).toMatchObject({
+    a: { reason: 'conflict' },
+    b: { reason: 'conflict' },
+  });
+  await pass({}, started(sysctls));
+  expect(sysctls.read('transparent_hugepage.enabled')).toBe('madvise');
+  expect(sysctls.read('transparent_hugepage.defrag')).toBe('never');
+});
+
+test('a contested value makes the profile not ready, and is not written on each pass', async () => {
+  let ms = 0;
+  const clock = () => ms;
+  const sysctls = makeSysctls(root);
+  const keeper = makeReconciler({
+    sysctls,
+    modules: makeModules({ loaded: '/sys/module' }),
+    originals: openOriginals(record, sysctls.bootId()),
+    contention: makeContention({ now: clock, findWriter: () => '/etc/sysctl.d/9.conf line 1 sets it to 60' }),
+    onChange: (change) => changes.push(change),
+    now: clock,
+  });
+  const a = { sysctls: { 'vm.swappiness': 1 } };
+  let states: Record<string, unknown> = {};
+  for (; ms < 60_000; ms += 2_000) {
+    states = await pass({ a }, keeper);
+    put('vm.swappiness', '60');
+  }
+  expect(states.a).toMatchObject({
+    state: 'not-ready',
+    reason: 'contested',
+    message: expect.stringContaining('/etc/sysctl.d/9.conf line 1 sets it to 60'),
+  });
+  // 6 until it is recognized, then after 10 and 20 s.
+  expect(changes.filter(({ what }) => what === 'repaired')).toHaveLength(8);
+  const { drifts } = await keeper.pass(profiles({ a }));
+  expect(drifts.get('a')).toMatchObject({ sysctl: 'vm.swappiness', from: '60', to: '1' });
+  // The other program gives up.
+  for (let rounds = 0; rounds < 120; rounds++, ms += 2_000) states = await pass({ a }, keeper);
+  expect(states.a).toEqual(ready);
+  expect(value('vm.swappiness')).toBe('1');
+});
+
+test('a wildcard covers the interfaces that come and go, but not "all" and "default"', async () => {
+  const name = (one: string) => `net.ipv4.conf.${one}.rp_filter`;
+  for (const one of ['all', 'default', 'eth0']) put(name(one), '0');
+  put('net.ipv4.conf.lo.rp_filter', '7');
+  const keeper = () =>
+    makeReconciler({
+      sysctls: makeSysctls(root),
+      modules: makeModules({ loaded: '/sys/module' }),
+      originals: openOriginals(record, 'boot-1'),
+      interfacesOf: (family) => listInterfaces(root, family),
+    });
+  const run = async (body: object) => {
+    const read = readProfiles(JSON.stringify({ allow: ['net.ipv4.conf.*'], profiles: body }));
+    if ('faults' in read) throw new Error(read.faults.join('\n'));
+    return Object.fromEntries((await keeper().pass(read.profiles)).states);
+  };
+  const a = { sysctls: { [name('*')]: 1, [name('lo')]: 2 } };
+  expect(await run({ a })).toEqual({ a: ready });
+  const vlan = join(root, 'net/ipv4/conf/eth0.100/rp_filter');
+  mkdirSync(dirname(vlan));
+  writeFileSync(vlan, '0\n');
+  rmSync(dirname(pathOf(name('eth0'))), { recursive: true });
+  expect(await run({ a })).toEqual({ a: ready });
+  expect(readFileSync(vlan, 'utf8').trim()).toBe('1');
+  expect(['all', 'default', 'lo'].map((one) => value(name(one)))).toEqual(['0', '0', '2']);
+  await run({});
+  expect(readFileSync(vlan, 'utf8').trim()).toBe('0');
+  expect(value(name('lo'))).toBe('7');
+});
+
+test('a dry run says what would change, and changes nothing', async () => {
+  await pass({ old: { sysctls: { 'vm.swappiness': 5 } } });
+  put('net.core.somaxconn', '4096');
+  const sysctls = makeSysctls(root);
+  const before = readFileSync(record, 'utf8');
+  const lines = await describeDryRun({
+    profiles: profiles({
+      a: { sysctls: { 'fs.aio-max-nr': { atLeast: 100_000 } }, modules: ['cde_no_such_module'] },
+      b: { sysctls: { 'net.core.somaxconn': 1 } },
+      c: { sysctls: { 'net.core.somaxconn': 2 } },
+      d: { sysctls: { 'vm.dirty_ratio': 2 }, nodeSelector: { pool: 'dev' } },
+    }),
+    labels: {},
+    sysctls,
+    originals: openOriginals(record, sysctls.bootId()),
+    loadedModules: '/sys/module',
+    interfacesOf: () => [],
+  });
+  expect(lines).toEqual([
+    'load the module cde_no_such_module, unless it is built in',
+    'set fs.aio-max-nr from 65536 to 100000',
+    'restore vm.swappiness from 5 to 60',
+    '',
+    'profile a: ready',
+    expect.stringContaining('profile b: net.core.somaxconn should be 1, but the profile c wants 2'),
+    expect.stringContaining('profile c: net.core.somaxconn should be 2'),
+    'profile d: not for this node',
+  ]);
+  expect([value('fs.aio-max-nr'), value('vm.swappiness')]).toEqual(['65536', '5']);
+  expect(readFileSync(record, 'utf8')).toBe(before);
+});

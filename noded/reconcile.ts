@@ -1,11 +1,14 @@
+import { type Contention, type Drift, makeContention } from './contention.ts';
+import { expandInterfaces } from './interfaces.ts';
 import type { Modules } from './modules.ts';
 import type { Original, Originals } from './originals.ts';
 import { makePlan } from './plan.ts';
 import type { Profile, SysctlTarget } from './profiles.ts';
-import type { Sysctls } from './sysctls.ts';
+import { hugePages, type Sysctls } from './sysctls.ts';
 
 export type NotReadyReason =
   | 'conflict'
+  | 'contested'
   | 'module-failed'
   | 'sysctl-missing'
   | 'sysctl-refused'
@@ -22,11 +25,15 @@ export interface PassResult {
   states: Map<string, ProfileState>;
   /** What could not be restored, with the reason. */
   left: Map<string, string>;
+  /** The last drift of each profile that had one. */
+  drifts: Map<string, Drift>;
+  /** Every sysctl that is maintained now. */
+  maintained: string[];
 }
 
 /** A change of the kernel, for the log and the metrics. */
 export type Change =
-  | { what: 'set' | 'repaired' | 'restored'; sysctl: string; from: string; to: string }
+  | { what: 'set' | 'repaired' | 'restored'; sysctl: string; from: string; to: string; by?: string }
   /** Something else has changed the value since, so it is no longer ours. */
   | { what: 'given-up'; sysctl: string; from: string; to: string };
 
@@ -51,6 +58,14 @@ const describeError = (error: unknown) => {
 /** If we were killed during a write, its result is unknown, but it was ours. */
 const isOurs = (record: Pick<Original, 'set'> | undefined, value: string) =>
   record !== undefined && (record.set.includes(value) || record.set.length > 1);
+/** Whether we had set this value, so that another one is the work of another program. */
+const wasSet = (
+  record: Original | undefined,
+  next: string,
+  made: { next: string; value: string } | undefined,
+) =>
+  record?.set.length === 1 &&
+  (record.set[0] === next || (made?.next === next && made.value === record.set[0]));
 const otherNamespace = (sysctl: string) =>
   `${sysctl} was set in another namespace than noded is in now: give it hostNetwork (net.*) or hostPID back.`;
 
@@ -59,12 +74,17 @@ export function makeReconciler({
   sysctls,
   modules,
   originals,
+  contention = makeContention(),
+  interfacesOf = () => [],
   onChange = () => {},
   now = () => performance.now(),
 }: {
   sysctls: Sysctls;
   modules: Modules;
   originals: Originals;
+  contention?: Contention;
+  /** The interfaces of `net.ipv4.conf` and its like. */
+  interfacesOf?: (family: string) => readonly string[];
   onChange?: (change: Change) => void;
   /** Monotonic milliseconds. */
   now?: () => number;
@@ -85,13 +105,15 @@ export function makeReconciler({
     return String(before > wanted.atLeast ? before : wanted.atLeast);
   }
 
-  function reconcileSysctl(sysctl: string, wanted: SysctlTarget): ProfileState | null {
+  function reconcileSysctl(sysctl: string, wanted: SysctlTarget, isOptional: boolean): ProfileState | null {
     const value = sysctls.read(sysctl);
     if (value === null)
-      return failure(
-        'sysctl-missing',
-        `The kernel has no ${sysctl}. A module or a newer kernel may provide it.`,
-      );
+      return isOptional
+        ? null
+        : failure(
+            'sysctl-missing',
+            `The kernel has no ${sysctl}. A module or a newer kernel may provide it.`,
+          );
     if ('atLeast' in wanted && !wholeNumber.test(value))
       return failure(
         'sysctl-not-a-number',
@@ -102,14 +124,27 @@ export function makeReconciler({
     if (record && record.namespace !== namespace) return failure('sysctl-refused', otherNamespace(sysctl));
     const next = target(value, wanted, sysctl);
     const made = rounded.get(sysctl);
-    if (made?.next === next && made.value === value) return null;
+    if (made?.next === next && made.value === value) return contested(sysctl);
+    // Otherwise it is the profile that has changed.
+    const hasDrifted = value !== next && wasSet(record, next, made);
+    if (hasDrifted && !contention.mayRepair(sysctl)) return contested(sysctl);
     const before = refusals.get(sysctl);
     if (before?.value === value && before.next === next && now() - before.at < refusalBackoffMs)
       return before.state;
     refusals.delete(sysctl);
-    const state = change(sysctl, wanted, { value, next, record, namespace });
+    const state = change(sysctl, wanted, { value, next, record, namespace, hasDrifted });
+    if (isOptional && sysctls.read(sysctl) === null) {
+      // The interface disappeared in the meantime.
+      originals.put(sysctl, undefined);
+      return null;
+    }
     if (state) refusals.set(sysctl, { value: sysctls.read(sysctl) ?? '', next, at: now(), state });
-    return state;
+    return state ?? contested(sysctl);
+  }
+
+  function contested(sysctl: string): ProfileState | null {
+    const message = contention.describe(sysctl);
+    return message === null ? null : failure('contested', message);
   }
 
   function change(
@@ -120,7 +155,14 @@ export function makeReconciler({
       next,
       record,
       namespace,
-    }: { value: string; next: string; record: Original | undefined; namespace: string | null },
+      hasDrifted,
+    }: {
+      value: string;
+      next: string;
+      record: Original | undefined;
+      namespace: string | null;
+      hasDrifted: boolean;
+    },
   ): ProfileState | null {
     if (value === next) {
       if (record && record.set.length > 1) originals.put(sysctl, { ...record, set: [value] });
@@ -142,8 +184,15 @@ export function makeReconciler({
     if (after === value) originals.put(sysctl, record);
     else {
       originals.put(sysctl, { original: record?.original ?? value, set: [after], namespace });
-      const repaired = record?.set.length === 1 && record.set[0] === next;
-      onChange({ what: repaired ? 'repaired' : 'set', sysctl, from: value, to: after });
+      if (hasDrifted) contention.repaired({ sysctl, from: value, to: after });
+      const by = hasDrifted ? contention.drift(sysctl)?.by : undefined;
+      onChange({
+        what: hasDrifted ? 'repaired' : 'set',
+        sysctl,
+        from: value,
+        to: after,
+        ...(by !== undefined && { by }),
+      });
     }
     if (refusal)
       return failure('sysctl-refused', `${sysctl} cannot be set to ${next}: ${describeError(refusal)}.`);
@@ -159,6 +208,9 @@ export function makeReconciler({
     const { original, set, namespace } = originals.get(sysctl)!;
     if (namespace !== sysctls.namespaceOf(sysctl)) return otherNamespace(sysctl);
     const value = sysctls.read(sysctl);
+    // The kernel has it until it ends, so the folder is not mounted here.
+    if (value === null && sysctl.startsWith(hugePages))
+      return `${sysctl} cannot be restored to ${original}: noded does not see it. Turn noded.hugePages on again.`;
     if (value !== null && value !== original) {
       if (isOurs({ set }, value)) {
         try {
@@ -182,7 +234,9 @@ export function makeReconciler({
       const why = await modules.ensure(module);
       if (why !== null) return failure('module-failed', `The module ${module} cannot be loaded: ${why}`);
     }
-    const missing = [...profile.sysctls.keys()].filter((sysctl) => sysctls.read(sysctl) === null);
+    const missing = [...profile.sysctls.keys()].filter(
+      (sysctl) => !profile.optional?.has(sysctl) && sysctls.read(sysctl) === null,
+    );
     return missing.length > 0
       ? failure(
           'sysctl-missing',
@@ -192,7 +246,8 @@ export function makeReconciler({
   }
 
   return {
-    async pass(profiles) {
+    async pass(given) {
+      const profiles = expandInterfaces(given, interfacesOf);
       const plan = makePlan(profiles);
       const states = new Map<string, ProfileState>();
       for (const [name, why] of plan.conflicts)
@@ -207,7 +262,10 @@ export function makeReconciler({
         if (states.has(profile.name)) continue;
         let state: ProfileState = { state: 'ready' };
         for (const sysctl of profile.sysctls.keys()) {
-          if (!results.has(sysctl)) results.set(sysctl, reconcileSysctl(sysctl, plan.wanted.get(sysctl)!));
+          if (!results.has(sysctl)) {
+            const isOptional = profile.optional?.has(sysctl) ?? false;
+            results.set(sysctl, reconcileSysctl(sysctl, plan.wanted.get(sysctl)!, isOptional));
+          }
           const failed = results.get(sysctl);
           if (failed && state.state === 'ready') state = failed;
         }
@@ -218,7 +276,19 @@ export function makeReconciler({
         const why = restore(sysctl);
         if (why) left.set(sysctl, why);
       }
-      return { states: new Map(profiles.map(({ name }) => [name, states.get(name)!])), left };
+      const drifts = new Map<string, Drift>();
+      for (const { name, sysctls } of profiles) {
+        const last = [...sysctls.keys()]
+          .flatMap((sysctl) => contention.drift(sysctl) ?? [])
+          .reduce<Drift | null>((a, b) => (a && a.at >= b.at ? a : b), null);
+        if (last) drifts.set(name, last);
+      }
+      return {
+        states: new Map(profiles.map(({ name }) => [name, states.get(name)!])),
+        left,
+        drifts,
+        maintained: [...results.keys()],
+      };
     },
   };
 }

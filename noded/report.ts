@@ -1,3 +1,4 @@
+import type { Drift } from './contention.ts';
 import type { PassResult, ProfileState } from './reconcile.ts';
 
 export const labelPrefix = 'cde.dev/kernel-profile.';
@@ -12,7 +13,7 @@ export interface NodeView {
 
 /** The annotation `cde.dev/kernel-profiles`, as JSON. */
 export interface NodeReport {
-  profiles: Record<string, ProfileState>;
+  profiles: Record<string, ProfileState & { drift?: Drift }>;
   /** What is wrong with the file of profiles; the last valid one is in force. */
   fault?: string;
   /** What could not be restored, by sysctl. */
@@ -27,7 +28,12 @@ export interface NodePatch {
 
 export interface NodeEvent {
   type: 'Normal' | 'Warning';
-  reason: 'KernelProfileReady' | 'KernelProfileNotReady' | 'KernelProfilesFaulty' | 'SysctlNotRestored';
+  reason:
+    | 'KernelProfileReady'
+    | 'KernelProfileNotReady'
+    | 'KernelProfileDrift'
+    | 'KernelProfilesFaulty'
+    | 'SysctlNotRestored';
   message: string;
 }
 
@@ -39,10 +45,17 @@ const shorten = (text: string) =>
 /** What the node reports. Null: no profile applies to it, and nothing is wrong. */
 export function makeReport(pass: PassResult | null, fault: string | null): NodeReport | null {
   const profiles = Object.fromEntries(
-    [...(pass?.states ?? [])].map(([name, state]): [string, ProfileState] => [
-      name,
-      'message' in state ? { ...state, message: shorten(state.message) } : state,
-    ]),
+    [...(pass?.states ?? [])].map(([name, state]): [string, NodeReport['profiles'][string]] => {
+      const drift = pass?.drifts.get(name);
+      return [
+        name,
+        {
+          ...state,
+          ...('message' in state && { message: shorten(state.message) }),
+          ...(drift && { drift }),
+        },
+      ];
+    }),
   );
   const report: NodeReport = {
     profiles,
@@ -67,17 +80,32 @@ export function diffPatch(node: NodeView, report: NodeReport | null): NodePatch 
   return Object.keys(labels).length + Object.keys(annotations).length === 0 ? null : { labels, annotations };
 }
 
+/** The node's last report; empty if it has none, or if something else wrote there. */
+function lastReport(node: NodeView): Partial<NodeReport> {
+  try {
+    return (JSON.parse(node.annotations[annotationKey] ?? '{}') ?? {}) as Partial<NodeReport>;
+  } catch {
+    return {};
+  }
+}
+
+/** The drifts that the node reports. */
+export const driftsOf = (node: NodeView): Drift[] =>
+  Object.values(lastReport(node).profiles ?? {}).flatMap(({ drift }) => drift ?? []);
+
 /** What has changed since the node's last report, for people who read its events. */
 export function eventsOf(node: NodeView, report: NodeReport | null): NodeEvent[] {
-  let before: Partial<NodeReport> = {};
-  try {
-    before = JSON.parse(node.annotations[annotationKey] ?? '{}') as Partial<NodeReport>;
-  } catch {
-    // Something else wrote there, so everything is new.
-  }
+  const before = lastReport(node);
   const events: NodeEvent[] = [];
   for (const [name, state] of Object.entries(report?.profiles ?? {})) {
     const old = before.profiles?.[name];
+    const { drift } = state;
+    if (drift && drift.at !== old?.drift?.at)
+      events.push({
+        type: 'Warning',
+        reason: 'KernelProfileDrift',
+        message: `The kernel profile ${name}: ${drift.sysctl} was changed to ${drift.from}, and noded set it to ${drift.to} again${drift.by ? ` (${drift.by})` : ''}.`,
+      });
     const reason = 'reason' in state ? state.reason : null;
     if (old && old.state === state.state && ('reason' in old ? old.reason : null) === reason) continue;
     events.push(

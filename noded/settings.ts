@@ -1,5 +1,6 @@
 import { listenAddress } from '@cde/api/addresses.ts';
 import { z } from 'zod';
+import { hugePagesFolder } from './sysctls.ts';
 
 export class SettingsError extends Error {}
 
@@ -11,6 +12,13 @@ const Settings = z.object({
   CDE_NODED_PROFILES: z.string().default('/etc/cde/noded/profiles.yaml'),
   /** Where the node's /proc/sys is mounted; the container's own is read-only. */
   CDE_NODED_SYSCTLS: z.string().default('/proc/sys'),
+  /** Where the node's /sys/kernel/mm/transparent_hugepage is mounted. */
+  CDE_NODED_HUGE_PAGES: z.string().default(hugePagesFolder),
+  /** The node's folders with sysctl.d files, most important first: they are read to name what undoes a profile. */
+  CDE_NODED_SYSCTL_FOLDERS: z
+    .string()
+    .default('/etc/sysctl.d:/run/sysctl.d:/usr/local/lib/sysctl.d:/usr/lib/sysctl.d')
+    .transform((text) => text.split(':').filter((folder) => folder !== '')),
   CDE_NODED_DATA_DIR: z.string().default('/var/lib/cde/noded'),
   CDE_NODED_API: api,
   CDE_NODED_LISTEN: listenAddress('0.0.0.0:7092', { isHostOptional: true }).prefault('0.0.0.0:7092'),
@@ -35,5 +43,8 @@ function read<Shape extends z.ZodType>(schema: Shape, env: NodeJS.ProcessEnv): z
 
 /** @throws SettingsError */
 export const readSettings = (env: NodeJS.ProcessEnv) => read(Settings, env);
+/** Labels of a node decide which profiles apply, so a dry run needs its name only if a profile has a nodeSelector. */
+export const readDryRunSettings = (env: NodeJS.ProcessEnv) =>
+  read(Settings.extend({ CDE_NODE_NAME: z.string().optional() }), env);
 /** @throws SettingsError */
 export const readRestoreSettings = (env: NodeJS.ProcessEnv) => read(RestoreSettings, env);

@@ -13,12 +13,22 @@ export interface Sysctls {
   bootId(): string;
 }
 
-/** `root`: where the node's /proc/sys is. */
-export function makeSysctls(root: string): Sysctls {
-  const pathOf = (name: string) => join(root, ...name.split('.'));
+/** Settings outside /proc/sys that are treated the same: a file with a list of choices, in which the present one is in brackets. */
+export const hugePages = 'transparent_hugepage.';
+export const hugePagesFolder = '/sys/kernel/mm/transparent_hugepage';
+
+/** Finds the file of a setting. `root`: where the node's /proc/sys is. Slashes in a name stand for dots in the name of an interface. */
+export const makePathOf = (root: string, hugePagesRoot: string) => (name: string) =>
+  name.startsWith(hugePages)
+    ? join(hugePagesRoot, name.slice(hugePages.length))
+    : join(root, ...name.split('.').map((part) => part.replaceAll('/', '.')));
+
+export function makeSysctls(root: string, hugePagesRoot = hugePagesFolder): Sysctls {
+  const pathOf = makePathOf(root, hugePagesRoot);
   const read = (name: string) => {
     try {
-      return readFileSync(pathOf(name), 'utf8').trim().replace(/\s+/g, ' ');
+      const text = readFileSync(pathOf(name), 'utf8').trim().replace(/\s+/g, ' ');
+      return name.startsWith(hugePages) ? (/\[(.+?)\]/.exec(text)?.[1] ?? text) : text;
     } catch (error) {
       if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return null;
       throw error;

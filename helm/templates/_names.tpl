@@ -105,6 +105,7 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 {{- if .Values.noded.enabled -}}
 {{- range $profile, $_ := .Values.noded.profiles -}}
+{{- if and .transparentHugePages (not $.Values.noded.hugePages) }}{{ fail (printf "noded.profiles.%s: transparentHugePages requires noded.hugePages=true, which mounts the node's folder" $profile) }}{{ end -}}
 {{- range $sysctl, $_ := .sysctls -}}
 {{- if regexMatch (include "cde.sysctlsNever" $) $sysctl }}{{ fail (printf "noded.profiles.%s: noded never sets %s, even if noded.allow contains it" $profile $sysctl) }}{{ end -}}
 {{- if regexMatch (include "cde.sysctlsOfPods" $) $sysctl }}{{ fail (printf "noded.profiles.%s: each pod has its own %s, which the node's value does not affect" $profile $sysctl) }}{{ end -}}

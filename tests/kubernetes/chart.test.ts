@@ -345,6 +345,17 @@ test('noded: profiles in its format, and only the privileges that they need', ()
     readOnly: true,
   });
   const network = { hostNetwork: true, profiles: { a: { sysctls: { 'net.core.somaxconn': 5000 } } } };
+  const pages = { hugePages: true, profiles: { a: { transparentHugePages: { enabled: 'never' } } } };
+  expect(pod(nodedWith(pages)).containers[0].volumeMounts).toContainEqual({
+    name: 'huge-pages',
+    mountPath: '/host/transparent_hugepage',
+  });
+  expect(least.containers[0].volumeMounts).toContainEqual({
+    name: 'sysctl-d-0',
+    mountPath: '/host/etc/sysctl.d',
+    readOnly: true,
+  });
+  expect(JSON.stringify(pod(nodedWith({ sysctlFolders: [] })).volumes)).not.toContain('sysctl.d');
   expect(pod(nodedWith(network)).hostNetwork).toBe(true);
 
   const { rules } = find(objects, 'ClusterRole', `${namespace}-cde-noded`);
@@ -366,6 +377,11 @@ test.each<[string, object, string]>([
     'a limit of process ids without theirs',
     nodedWith({ profiles: { a: { sysctls: { 'kernel.pid_max': 1 } } } }),
     'noded.hostPID=true',
+  ],
+  [
+    'huge pages that noded does not see',
+    nodedWith({ profiles: { a: { transparentHugePages: { enabled: 'never' } } } }),
+    'noded.profiles.a: transparentHugePages requires noded.hugePages=true',
   ],
   ['a profile that makes no label', nodedWith({ profiles: { A_b: {} } }), 'A_b'],
   ['a key that a profile has not', nodedWith({ profiles: { a: { limits: {} } } }), 'limits'],

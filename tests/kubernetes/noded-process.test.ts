@@ -152,7 +152,7 @@ test('drift is repaired and counted', async () => {
     ),
   );
   expect((await get('/metrics')).text).toContain('cde_noded_profile_ready{profile="scylla"} 1');
-  expect(running!.log).toContain('somebody else had changed');
+  expect(running!.log).toContain('another program had changed');
 });
 
 test('the kernel is maintained while the cluster is unreachable, and the node is updated afterwards', async () => {
