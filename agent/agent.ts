@@ -37,6 +37,8 @@ export interface Agent {
 
 /** How long the rest of the log may take at shutdown. */
 const finalFlushTimeoutMs = 2000;
+/** How long a server that does not accept the log delays the answer to a stop request. The server waits twice as long. */
+const shutdownDeliverMs = 5000;
 /** The server holds the long poll for revoked users for 25 s; tunnel/auth/revocation.ts times out before this. */
 const watchTimeoutMs = 45_000;
 /** When a satellite is lost, the agents of all its workspaces refresh their manifest; spread over this time. */
@@ -244,19 +246,17 @@ export function makeAgent(options: {
       client,
       activity,
       work,
-      async runScript(script) {
-        const end = await runScript({
+      runScript: (script) =>
+        runScript({
           ...script,
           name: 'shutdown',
           workspace: manifest(),
           log,
           pool,
           own: tools || undefined,
-        });
-        await log.flush(finalFlushTimeoutMs);
-        return end;
-      },
+        }),
       print: printAndLog,
+      deliverLog: () => log.deliver(shutdownDeliverMs),
       signal: stopping.signal,
       clock,
     });

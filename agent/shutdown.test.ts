@@ -28,7 +28,7 @@ const request = (more: Partial<ShutdownRequest> = {}): ShutdownRequest => {
 };
 
 /** `endScript` ends the script; aborting it does so as well. */
-function start({ sample = async () => {}, onSleep = (_ms: number) => {} } = {}) {
+function start({ sample = async () => {}, onSleep = (_ms: number) => {}, deliverLog = async () => {} } = {}) {
   const activity = makeActivity({ now: () => now });
   const scripts: string[] = [];
   const printed: string[] = [];
@@ -60,6 +60,7 @@ function start({ sample = async () => {}, onSleep = (_ms: number) => {} } = {}) 
       return { exitCode: signal.aborted ? null : 3, signal: null, timedOut: false, durationMs: 1 };
     },
     print: (text) => printed.push(text),
+    deliverLog,
     signal: stopping.signal,
     clock: {
       now: () => now,
@@ -199,6 +200,24 @@ test('a stop that nothing can veto ends the script of one that can, and goes ahe
     1,
     1,
   ]);
+});
+
+test('the answer does not overtake the output of the script', async () => {
+  let isOutage = true;
+  let attempts = 0;
+  const { shutdown, scripts, answer, endScript } = start({
+    async deliverLog() {
+      attempts += 1;
+      if (isOutage) throw new Error('connect ECONNREFUSED');
+    },
+  });
+  shutdown.handle(request());
+  await until(() => scripts.length > 0, 'the script');
+  endScript();
+  await until(() => attempts > 3, 'attempts');
+  expect(server.shutdownAnswers).toEqual([]);
+  isOutage = false;
+  expect(await answer()).toMatchObject({ state: 'ready' });
 });
 
 test('a request that cannot be prepared is answered when it is sent again', async () => {

@@ -38,6 +38,8 @@ export function makeShutdown(options: {
   runScript: (script: { script: string; timeoutMs: number; signal: AbortSignal }) => Promise<ScriptEnd>;
   /** Says in the build log what happened. */
   print: (text: string) => void;
+  /** Sends the script's output, which must not arrive after the answer: then the workspace stops. */
+  deliverLog: () => Promise<void>;
   signal: AbortSignal;
   clock?: Clock;
 }): Shutdown {
@@ -68,11 +70,12 @@ export function makeShutdown(options: {
       if (isVetoed()) printVeto('while the shutdown script ran');
     }
     // Decided in each attempt: a person may become active while the server is unreachable.
-    const answer = () => {
+    const answer = async () => {
+      await options.deliverLog();
       const veto = isVetoed();
       if (veto) printVeto('after it was decided');
       const report = activity.report();
-      return client.call(postAgentShutdown, {
+      await client.call(postAgentShutdown, {
         body: veto
           ? { id, state: 'vetoed', activity: report }
           : { id, state: 'ready', activity: report, exitCode: end.exitCode, timedOut: end.timedOut },

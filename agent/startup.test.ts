@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { postAgentStartup } from '@cde/api/agent.ts';
+import type { Clock } from '@cde/tunnel/clock.ts';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { makeServerClient } from './server/client.ts';
 import { makeLogShipper } from './server/logs.ts';
@@ -29,7 +30,7 @@ afterEach(async () => {
   await rm(home, { recursive: true, force: true });
 });
 
-function run(script: string | null, timeoutMs = 20_000) {
+function run(script: string | null, timeoutMs = 20_000, logClock?: Clock) {
   const client = makeServerClient({ urls: server.url, token });
   return serveStartup({
     startup: script === null ? null : { script, timeoutMs },
@@ -41,7 +42,7 @@ function run(script: string | null, timeoutMs = 20_000) {
       home,
       env: { FROM_MANIFEST: 'yes' },
     },
-    log: makeLogShipper({ client, process: 'one', signal: over.signal }),
+    log: makeLogShipper({ client, process: 'one', signal: over.signal, clock: logClock }),
     pool,
     signal: stopping.signal,
     ended: over.signal,
@@ -119,6 +120,35 @@ test('the reports are repeated until the server has them', async () => {
   await run('true');
   expect(server.startup.at(-1)).toMatchObject({ state: 'done', exitCode: 0 });
   expect(server.startup[0]).toEqual({ state: 'running' });
+});
+
+test('the end does not overtake lines of the log that wait for the server', async () => {
+  let pauses = 0;
+  const patient: Clock = {
+    now: () => performance.now(),
+    random: () => 1,
+    // Longer than the server is away, unless the log is sent for another reason.
+    async sleep(_, signal) {
+      pauses += 1;
+      await new Promise((resolve) => signal.addEventListener('abort', resolve));
+    },
+  };
+  const running = run(
+    'echo one; while [ ! -e go ]; do sleep 0.02; done; echo two; echo $$ > ended.pid',
+    20_000,
+    patient,
+  );
+  await until(() => texts().length === 1 && server.startup.length === 1, 'the first line');
+  const { port, lines } = server;
+  await server.close();
+  await writeFile(join(home, 'go'), '');
+  const script = await pid('ended.pid');
+  await until(() => !alive(script) && pauses > 1, 'an end that cannot be reported');
+  server = await makeTestServer({ port });
+  await until(() => server.startup.length > 0, 'the report');
+  expect([lines.map(({ text }) => text), texts()]).toEqual([['one'], ['two']]);
+  expect(server.startup).toMatchObject([{ state: 'done', exitCode: 0 }]);
+  await running;
 });
 
 test('the end of the agent ends the script, and says nothing of it', async () => {

@@ -5,8 +5,8 @@ import type { LogShipper } from './server/logs.ts';
 import type { OwnTools, Workspace } from './ssh/environment.ts';
 import type { PipePool } from './ssh/jobs/pipes.ts';
 
-/** How long to wait for the log before the end is reported without it. */
-const flushMs = 5000;
+/** How long a server that does not accept the log delays the report of the end. */
+const deliverMs = 60_000;
 
 /** Runs the manifest's startup script, if any, and reports its start and end to the server. */
 export async function serveStartup(options: {
@@ -29,10 +29,13 @@ export async function serveStartup(options: {
   if (!startup) return report({ state: 'none' });
   const running = report({ state: 'running' });
   const end = await runScript({ ...options, ...startup, name: 'startup' });
-  await log.flush(flushMs);
   // The agent is stopping: the script runs again with the next one.
   if (options.signal.aborted && !end.timedOut) return;
   // Keeps the reports in order.
   await running;
-  await report({ state: 'done', ...end });
+  const reportEnd = async () => {
+    await log.deliver(deliverMs);
+    await send({ state: 'done', ...end });
+  };
+  await retryTransient(reportEnd, { signal: ended }).catch(() => {});
 }

@@ -47,6 +47,12 @@ function isTransient(error: unknown): boolean {
   return error.status === 0 || error.status === 408 || error.status === 429 || error.status >= 500;
 }
 
+/** True if requests do not reach the server at the moment: no response, or that of a proxy or of a server that is busy or stops. */
+export function isOutage(error: unknown): boolean {
+  if (!(error instanceof CallError)) return true;
+  return [0, 408, 429, 502, 503, 504].includes(error.status);
+}
+
 /** True if the server permanently rejects this agent, because a newer build has replaced it. */
 export function isRejection(error: unknown): error is CallError {
   return error instanceof CallError && [401, 403, 410].includes(error.status);

@@ -112,6 +112,35 @@ test('while the server is unreachable, memory is bounded and the gap is reported
   expect(texts()[kept + 1]).toBe('after');
 });
 
+test('a delivery fails while the server is unreachable, and does not wait for a server that fails on the log', async () => {
+  server.answer(postAgentLogs.path, 503, 502);
+  const log = shipper();
+  log.line('startup', 'stdout', 'one');
+  await expect(log.deliver(600_000)).rejects.toMatchObject({ status: 503 });
+  await expect(log.deliver(600_000)).rejects.toMatchObject({ status: 502 });
+  await log.deliver(600_000);
+  expect(texts()).toEqual(['one']);
+  server.answer(postAgentLogs.path, ...Array<number>(100).fill(500));
+  log.line('startup', 'stdout', 'two');
+  await log.deliver(1);
+  expect(texts()).toEqual(['one']);
+});
+
+test('a delivery waits only for the lines that were queued when it began', async () => {
+  const log = shipper({ batchLines: 1 });
+  let written = 0;
+  const chatter = setInterval(() => {
+    for (let line = 0; line < 20; line += 1) log.line('startup', 'stdout', String(++written));
+  }, 1);
+  try {
+    await until(() => server.lines.length > 0, 'the first line');
+    await log.deliver(600_000);
+    expect(written).toBeGreaterThan(server.lines.length);
+  } finally {
+    clearInterval(chatter);
+  }
+});
+
 test('a flush does not wait for a server that refuses the agent', async () => {
   server.answer(postAgentLogs.path, 410, 410, 410);
   const log = shipper();

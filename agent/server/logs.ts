@@ -1,7 +1,7 @@
 import { StringDecoder } from 'node:string_decoder';
 import { type AgentLogLine, postAgentLogs } from '@cde/api/agent.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
-import { retryTransient, type ServerClient } from './client.ts';
+import { isOutage, retryTransient, type ServerClient } from './client.ts';
 
 type Source = AgentLogLine['source'];
 type Stream = AgentLogLine['stream'];
@@ -11,8 +11,14 @@ export interface LogShipper {
   line(source: Source, stream: Stream, text: string): void;
   /** Splits a stream's bytes into lines. Call `end` to flush an unterminated last line. */
   writer(source: Source, stream: Stream): { write(chunk: Buffer): void; end(): void };
-  /** Resolves when all queued lines have been acknowledged or dropped, or after `timeoutMs`. */
+  /** Sends at once. Resolves when the lines queued so far have been acknowledged or dropped, or after `timeoutMs`. */
   flush(timeoutMs: number): Promise<void>;
+  /**
+   * The same for a report that must not overtake the lines, because those who follow the log stop at it: rejects if the
+   * server is unreachable, where the report would not arrive either. `timeoutMs` limits how long a server that rejects
+   * the lines delays the report.
+   */
+  deliver(timeoutMs: number): Promise<void>;
 }
 
 /** Limits of the API (api/agent.ts), and of what is useful to people. */
@@ -45,7 +51,10 @@ export function makeLogShipper(options: {
   const { client, signal, clock = systemClock, now = () => new Date() } = options;
   const limits = { ...logLimits, ...options.limits };
   const queue: { line: AgentLogLine; bytes: number }[] = [];
-  let waiters: (() => void)[] = [];
+  /** Those who wait until the line `seq` is no longer queued. */
+  const waiters = new Set<{ seq: number; resolve: () => void; onOutage: (error: unknown) => void }>();
+  /** Aborted to end the pause before the next attempt. */
+  let pause = new AbortController();
   let seq = 0;
   let queuedBytes = 0;
   let omitted = 0;
@@ -115,17 +124,51 @@ export function makeLogShipper(options: {
       try {
         await retryTransient(
           () => client.call(postAgentLogs, { body: { process: options.process, lines: batch }, signal }),
-          { signal, clock },
+          {
+            signal,
+            clock: {
+              ...clock,
+              sleep: (ms) => clock.sleep(ms, AbortSignal.any([signal, pause.signal])),
+            },
+            onRetry(error) {
+              if (isOutage(error)) for (const waiter of waiters) waiter.onOutage(error);
+            },
+          },
         );
       } catch {
         // Rejected permanently, or the agent is stopping.
       }
       queue.splice(0, batch.length);
       queuedBytes -= bytes;
+      settle(queue[0]?.line.seq ?? Number.POSITIVE_INFINITY);
     }
     sending = false;
-    for (const resolve of waiters) resolve();
-    waiters = [];
+    if (signal.aborted) settle(Number.POSITIVE_INFINITY);
+  }
+
+  /** Resolves those who wait for lines before `seq`. */
+  function settle(firstQueued: number) {
+    for (const waiter of waiters) if (waiter.seq < firstQueued) waiter.resolve();
+  }
+
+  /** Resolves when the lines queued so far are no longer queued, or after `timeoutMs`. */
+  async function sendQueued(timeoutMs: number, onOutage: 'wait' | 'reject'): Promise<void> {
+    if (queue.length === 0) return;
+    let timeout: NodeJS.Timeout | undefined;
+    let leave = () => {};
+    const settled = new Promise<void>((resolve, reject) => {
+      const waiter = { seq, resolve, onOutage: onOutage === 'reject' ? reject : () => {} };
+      waiters.add(waiter);
+      leave = () => waiters.delete(waiter);
+      timeout = setTimeout(resolve, timeoutMs);
+    });
+    pause.abort();
+    pause = new AbortController();
+    void send();
+    await settled.finally(() => {
+      clearTimeout(timeout);
+      leave();
+    });
   }
 
   return {
@@ -150,17 +193,8 @@ export function makeLogShipper(options: {
         },
       };
     },
-    async flush(timeoutMs) {
-      if (queue.length === 0) return;
-      const done = new Promise<void>((resolve) => waiters.push(resolve));
-      void send();
-      let timeout: NodeJS.Timeout | undefined;
-      const late = new Promise<void>((resolve) => {
-        timeout = setTimeout(resolve, timeoutMs);
-      });
-      await Promise.race([done, late]);
-      clearTimeout(timeout);
-    },
+    flush: (timeoutMs) => sendQueued(timeoutMs, 'wait'),
+    deliver: (timeoutMs) => sendQueued(timeoutMs, 'reject'),
   };
 }
 

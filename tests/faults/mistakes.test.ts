@@ -1,7 +1,8 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type Api, agentPids, makeApi } from '../kit/api.ts';
 import { type Machine, makeMachine, type Running } from '../kit/machine.ts';
 import { makeDatabase, type OwnDatabase } from '../kit/postgres.ts';
@@ -18,11 +19,24 @@ beforeAll(async () => {
   await mkdir(machine.env.HOME!, { recursive: true });
   database = await makeDatabase(join(machine.folder, 'database'));
   machine.env.DATABASE_URL = database.url;
-  server = machine.begin(['server', 'start']);
-  await server.says('Ctrl-C stops');
+  server = await startServer();
   api = await makeApi(machine, `http://${machine.env.CDE_LISTEN}`);
 });
+// A test that failed may have left no server to its next attempt.
+beforeEach(async () => {
+  if (server.process.exitCode !== null || server.process.signalCode !== null) server = await startServer();
+});
 afterAll(() => machine?.remove());
+
+async function startServer(): Promise<Running> {
+  const started = machine.begin(['server', 'start']);
+  await started.says('Ctrl-C stops');
+  return started;
+}
+
+let names = 0;
+/** Not taken by an earlier attempt at the same test. */
+const newName = (base: string) => `${base}-${++names}`;
 
 const show = async (name: string) => (await api('GET', `/api/v1/workspaces/${name}`)).body;
 
@@ -31,7 +45,7 @@ async function push(name: string, lines: string[]) {
   await writeFile(join(machine.folder, name, 'template.yaml'), `${lines.join('\n')}\n`);
   return machine.cde('template', 'push', name);
 }
-const withScript = (name: string, script: string, timeout = '30s') =>
+const withScript = (name: string, script: string, timeout = '10m') =>
   push(name, [
     `name: ${name}`,
     'provider: local',
@@ -47,6 +61,7 @@ describe('a startup script', () => {
       'that fails',
       'fails',
       'echo before; echo trouble >&2; exit 3',
+      '10m',
       /failed with exit code 3 after .*\[startup-failed\]/,
       'trouble',
     ],
@@ -54,28 +69,31 @@ describe('a startup script', () => {
       'that never ends',
       'endless',
       'echo waiting; sleep 1000',
-      /did not finish within 2s and was stopped\. \[startup-timeout\]/,
+      // Long enough for a busy machine to start a shell.
+      '8s',
+      /did not finish within 8s and was stopped\. \[startup-timeout\]/,
       'waiting',
     ],
-  ])('%s: the reason, its output, exit code 7; a fixed version works', async (_, name, script, words, output) => {
-    expect(await withScript(name, script, '2s')).toMatchObject({ code: 0 });
-    const refused = await machine.cde('create', `ws-${name}`, '--template', name);
+  ])('%s: the reason, its output, exit code 7; a fixed version works', async (_, name, script, timeout, words, output) => {
+    expect(await withScript(name, script, timeout)).toMatchObject({ code: 0 });
+    const workspace = newName(name);
+    const refused = await machine.cde('create', workspace, '--template', name);
     expect(refused.code).toBe(7);
     expect(refused.stderr).toMatch(words);
     expect(refused.stderr).toContain(output);
-    expect(refused.stderr).toContain(`cde logs ws-${name}`);
-    expect(await machine.cde('logs', `ws-${name}`)).toMatchObject({
+    expect(refused.stderr).toContain(`cde logs ${workspace}`);
+    expect(await machine.cde('logs', workspace)).toMatchObject({
       stdout: expect.stringContaining(output),
     });
-    expect(await show(`ws-${name}`)).toMatchObject({ status: 'failed' });
+    expect(await show(workspace)).toMatchObject({ status: 'failed' });
     // It can be entered to look.
-    expect(await machine.cde('ssh', `ws-${name}`, '--', 'echo inside')).toMatchObject({
+    expect(await machine.cde('ssh', workspace, '--', 'echo inside')).toMatchObject({
       code: 0,
       stdout: 'inside\n',
     });
     expect(await withScript(name, 'echo fixed')).toMatchObject({ code: 0 });
-    expect(await machine.cde('update', `ws-${name}`)).toMatchObject({ code: 0 });
-    expect(await show(`ws-${name}`)).toMatchObject({ status: 'running', reason: null });
+    expect(await machine.cde('update', workspace)).toMatchObject({ code: 0 });
+    expect(await show(workspace)).toMatchObject({ status: 'running', reason: null });
   });
 });
 
@@ -146,13 +164,16 @@ test.each([
 });
 
 test('an expired token: exit code 4, and what to do; a new one works', async () => {
-  const made = await machine.cde('token', 'create', '--name', 'old', '--days', '1');
+  const name = newName('old');
+  const made = await machine.cde('token', 'create', '--name', name, '--days', '1');
   const token = made.stdout.trim();
   const use = () => machine.begin(['list'], { CDE_TOKEN: token }).ended;
   expect(await use()).toMatchObject({ code: 0 });
   const client = new pg.Client({ connectionString: database.url });
   await client.connect();
-  await client.query("UPDATE api_tokens SET expires_at = now() - interval '1 second' WHERE name = 'old'");
+  await client.query("UPDATE api_tokens SET expires_at = now() - interval '1 second' WHERE name = $1", [
+    name,
+  ]);
   await client.end();
   const refused = await use();
   expect(refused).toMatchObject({
@@ -163,12 +184,13 @@ test('an expired token: exit code 4, and what to do; a new one works', async () 
 });
 
 test('the agent killed: the workspace comes back by itself, and says why it had gone', async () => {
-  const { id } = await show('hello');
+  const { id, latestBuild } = await show('hello');
   const [agent] = await agentPids(id);
   process.kill(agent!, 'SIGKILL');
   const after = await until(
     () => show('hello'),
-    (workspace) => workspace.latestBuild.number === 2 && workspace.latestBuild.status === 'succeeded',
+    (workspace) =>
+      workspace.latestBuild.number > latestBuild.number && workspace.latestBuild.status === 'succeeded',
   );
   expect(after).toMatchObject({ status: 'running' });
   const again = await agentPids(id);
@@ -181,21 +203,36 @@ test('the agent killed: the workspace comes back by itself, and says why it had 
 });
 
 test('the server killed under `logs --follow` and an open `ssh`: both go on', async () => {
-  await withScript('counting', 'for i in $(seq 1 40); do echo line $i; sleep 0.3; done');
-  expect(await machine.cde('create', 'counted', '--template', 'counting', '--no-wait')).toMatchObject({
-    code: 0,
-  });
-  const following = machine.begin(['logs', 'counted', '--follow']);
-  const session = machine.begin(['ssh', 'hello', '--', 'echo begun; sleep 6; echo ended; exit 9']);
+  const name = newName('counted');
+  const home = async (workspace: string) =>
+    join(machine.env.CDE_DATA_DIR!, 'homes', (await show(workspace)).id);
+  await rm(join(await home('hello'), 'go'), { force: true });
+  await withScript(
+    'counting',
+    'for i in $(seq 1 40); do echo line $i; while [ $i = 2 ] && [ ! -e ~/go ]; do sleep 0.1; done; done; touch ~/counted',
+  );
+  expect(await machine.cde('create', name, '--template', 'counting', '--no-wait')).toMatchObject({ code: 0 });
+  const counting = await home(name);
+  const entering = await home('hello');
+  const following = machine.begin(['logs', name, '--follow']);
+  const session = machine.begin([
+    'ssh',
+    'hello',
+    '--',
+    'echo begun; until [ -e ~/go ]; do sleep 0.1; done; echo ended; exit 9',
+  ]);
   await Promise.all([following.says('line 2'), session.says('begun')]);
 
   const { stdout } = await machine.run('pgrep', ['-P', String(server.process.pid)]);
   for (const pid of stdout.trim().split('\n')) process.kill(Number(pid), 'SIGKILL');
   await server.ended;
-  server = machine.begin(['server', 'start']);
-  await server.says('Ctrl-C stops');
+  // The script ends while there is no server: its lines have to arrive before the news of its end, which ends `logs`.
+  await writeFile(join(counting, 'go'), '');
+  await until(() => existsSync(join(counting, 'counted')), 'the end of the script');
+  server = await startServer();
 
   expect(await machine.cde('ssh', 'hello', '--', 'echo again')).toMatchObject({ code: 0, stdout: 'again\n' });
+  await writeFile(join(entering, 'go'), '');
   expect(await session.ended).toMatchObject({ code: 9, stdout: 'begun\nended\n', stderr: '' });
   const followed = await following.ended;
   expect(followed).toMatchObject({ code: 0 });
