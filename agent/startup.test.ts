@@ -127,7 +127,7 @@ test('the end does not overtake lines of the log that wait for the server', asyn
   const patient: Clock = {
     now: () => performance.now(),
     random: () => 1,
-    // Longer than the server is away, unless the log is sent for another reason.
+    // Longer than the outage, unless the log is sent for another reason.
     async sleep(_, signal) {
       pauses += 1;
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
