@@ -43,11 +43,14 @@ export const ClusterCheck = z.object({
 });
 export type ClusterCheck = z.infer<typeof ClusterCheck>;
 
-/** A namespace or volume of cde without a workspace, or a workspace whose namespace is gone. */
+/** Something of cde on a platform without a workspace, or a workspace whose namespace is gone. */
 export const Orphan = z.object({
-  kind: z.enum(['namespace', 'workspace', 'home']),
-  cluster: ClusterName,
-  name: z.string().describe('The namespace, volume or `owner/name`'),
+  kind: z
+    .enum(['namespace', 'workspace', 'home', 'compute', 'network', 'volume'])
+    .describe('`namespace` and `workspace` are on clusters. `compute`: a container or a process tree'),
+  provider: z.string().describe('Whose platform it is on, such as `kubernetes` or `docker`'),
+  cluster: ClusterName.nullable().describe('Null unless the provider is `kubernetes`'),
+  name: z.string().describe('The namespace, container, network, volume, folder or `owner/name`'),
   workspaceId: Id.nullable(),
   since: Moment.nullable(),
   reason: z.string(),
@@ -123,13 +126,17 @@ export const listOrphans = endpoint({
   method: 'GET',
   path: '/api/v1/orphans',
   tag,
-  summary: 'List orphans: namespaces without a workspace, workspaces without a namespace',
+  summary:
+    'List orphans: what is on clusters and engines without a workspace, and workspaces without a namespace',
   permission: 'cluster:read',
   maxConcurrent: 4,
-  query: z.object({ cluster: ClusterName.optional().describe('Only orphans of this cluster') }),
+  query: z.object({
+    cluster: ClusterName.optional().describe('Only orphans on this cluster'),
+    provider: z.string().max(40).optional().describe('Only orphans of this provider'),
+  }),
   reply: z.object({
     items: z.array(Orphan),
-    unseen: z.array(z.string()).describe('Clusters that are unreachable'),
+    unseen: z.array(z.string()).describe('Clusters and providers that are unreachable'),
   }),
 });
 export const cleanOrphans = endpoint({
@@ -141,6 +148,7 @@ export const cleanOrphans = endpoint({
   body: z.object({
     dryRun: z.boolean().default(true),
     cluster: ClusterName.optional().describe('Only on this cluster'),
+    provider: z.string().max(40).optional().describe('Only of this provider'),
   }),
   reply: z.object({ items: z.array(Orphan), done: z.boolean() }),
 });
@@ -149,7 +157,8 @@ export const AdoptedHome = z.object({
   id: Id.describe('The id of the retained home, from which a new workspace can be restored'),
   owner: z.string(),
   workspace: z.string().describe('The name that its workspace had'),
-  cluster: ClusterName,
+  provider: z.string(),
+  cluster: ClusterName.nullable(),
   volume: z.string(),
   size: z.string().nullable(),
   keptUntil: Moment,
@@ -163,8 +172,9 @@ export const adoptOrphan = endpoint({
     'Turn an orphaned home into a retained home of a user. A namespace is deleted, and the home in it is retained',
   permission: 'cluster:write',
   body: z.object({
-    cluster: ClusterName,
-    name: z.string().min(1).max(253).describe('The namespace or volume, as listed'),
+    cluster: ClusterName.optional().describe('Its cluster; required if it is on one'),
+    provider: z.string().max(40).optional(),
+    name: z.string().min(1).max(253).describe('The namespace, volume or folder, as listed'),
     owner: z
       .string()
       .min(1)

@@ -8,6 +8,7 @@ import { httpPlugin } from './http/plugin.ts';
 import { identityPlugin } from './identity/plugin.ts';
 import { kubernetesPlugin } from './kubernetes/plugin.ts';
 import type { Logger } from './log.ts';
+import { orphansPlugin } from './orphans/plugin.ts';
 import { portsPlugin } from './ports/plugin.ts';
 import { dockerProviderPlugin } from './providers/docker/plugin.ts';
 import { gatewayPlugin } from './providers/gateway/plugin.ts';
@@ -53,6 +54,7 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(localProviderPlugin);
   await app.register(dockerProviderPlugin);
   await app.register(kubernetesPlugin);
+  await app.register(orphansPlugin);
   await app.register(templatesPlugin);
   await app.register(idlePlugin);
   await app.register(workspacesPlugin);

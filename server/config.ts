@@ -189,7 +189,7 @@ const settings = {
   orphans: {
     schema: z.enum(['report', 'clean']),
     default: 'report',
-    help: 'What to do with namespaces that have no workspace: report them, or clean them up and retain their homes',
+    help: 'What to do with namespaces and containers that have no workspace: report them, or delete them and keep their homes',
   },
   paths: {
     schema: z

@@ -98,7 +98,10 @@ const purgingProvider = {
 } satisfies Partial<Provider> as unknown as Provider;
 
 /** The whole server on its own database, without listener and background work. Close it in afterAll. */
-export async function makeTestServer(env: Record<string, string> = {}): Promise<TestServer> {
+export async function makeTestServer(
+  env: Record<string, string> = {},
+  providers: Provider[] = [purgingProvider],
+): Promise<TestServer> {
   const database = await makeTestDatabase();
   const dataDir = await mkdtemp(join(tmpdir(), 'cde-data-'));
   const config = readConfig([], {
@@ -111,7 +114,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     config,
     database,
     log: makeLog('silent'),
-    providers: new Map([['local', purgingProvider]]),
+    providers: new Map(providers.map((provider) => [provider.name, provider])),
     now: () => clock.at,
     sleep: async (ms) => {
       clock.at = new Date(clock.at.getTime() + ms);

@@ -27,6 +27,7 @@ const nouns = [
   'templates',
   'satellites',
   'workspaces',
+  'orphans',
   'kubernetes',
   'connections',
   'ports',

@@ -15,13 +15,13 @@ export async function adopt(
   const { items } = await client.call(listOrphans);
   const found = items.filter(
     ({ kind, name, cluster }) =>
-      kind !== 'workspace' &&
+      (kind === 'namespace' || kind === 'home') &&
       name === input.name &&
       (input.cluster === undefined || cluster === input.cluster),
   );
   const [orphan] = found;
   if (!orphan)
-    throw new Failure('orphan-not-found', `There is no orphan ${input.name}.`, {
+    throw new Failure('orphan-not-found', `There is no orphaned home ${input.name}.`, {
       actions: [{ kind: 'list-orphans' }],
     });
   if (found.length > 1)
@@ -32,7 +32,7 @@ export async function adopt(
     await confirm(context, `Delete the namespace ${input.name}, and retain its home?`, input.yes);
   const adopted = await client.call(adoptOrphan, {
     body: {
-      cluster: orphan.cluster,
+      ...(orphan.cluster === null ? { provider: orphan.provider } : { cluster: orphan.cluster }),
       name: input.name,
       ...(input.owner !== undefined && { owner: input.owner }),
     },

@@ -66,12 +66,12 @@ export const clusterCommands: readonly Command[] = [
   command({
     name: 'cluster orphans',
     group,
-    summary: 'List namespaces, homes and workspaces that have lost their counterpart',
+    summary: 'List what is on clusters and engines without a workspace',
     details:
-      'An orphan is a namespace or home that no workspace uses, or a workspace whose namespace is gone. With --clean the ' +
-      'namespaces are deleted and the homes in them are retained. Unreachable clusters are skipped.',
+      'An orphan is a namespace, container, network, volume or home that no workspace uses, or a workspace whose namespace ' +
+      'is gone. --clean deletes them, except for homes. Unreachable clusters and engines are skipped.',
     options: {
-      clean: { kind: 'flag', help: 'Delete the namespaces' },
+      clean: { kind: 'flag', help: 'Delete them, except for homes' },
       yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' },
     },
     examples: [
@@ -85,9 +85,9 @@ export const clusterCommands: readonly Command[] = [
     group,
     summary: 'Adopt an orphaned home, so that a user can restore it',
     details:
-      'For a server whose database was lost. NAME is a volume or namespace from `cde cluster orphans`. The user can restore ' +
-      'the home into a new workspace. An adopted namespace is deleted.',
-    arguments: { name: { help: 'The volume or namespace' } },
+      'For a server whose database was lost. NAME is a home or namespace from `cde cluster orphans`. The user can restore ' +
+      'the home into a new workspace. An adopted namespace is deleted, and so is a container that uses the home.',
+    arguments: { name: { help: 'The home or namespace' } },
     options: {
       cluster: {
         kind: 'text',

@@ -12,7 +12,7 @@ function action({ action: what }: Orphan, c: Colors): string {
   return what === 'keep' ? c.green(what) : what;
 }
 
-/** Lists orphans; with `clean`, deletes their namespaces after a confirmation. */
+/** Lists orphans; with `clean`, deletes all but homes after a confirmation. */
 export async function orphans(context: Context, input: { clean: boolean; yes: boolean }): Promise<Result> {
   const client = await context.client();
   const found = await client.call(listOrphans);
@@ -20,7 +20,7 @@ export async function orphans(context: Context, input: { clean: boolean; yes: bo
   const rows = (items: Orphan[]) =>
     table<Orphan>(
       [
-        { title: 'CLUSTER', cell: (row, c) => c.bold(row.cluster) },
+        { title: 'ON', cell: (row, c) => c.bold(clean(row.cluster ?? row.provider)) },
         { title: 'KIND', cell: (row) => row.kind },
         { title: 'NAME', cell: (row) => clean(row.name) },
         { title: 'SINCE', cell: (row) => relative(row.since), plain: (row) => row.since ?? '' },
@@ -28,7 +28,7 @@ export async function orphans(context: Context, input: { clean: boolean; yes: bo
         { title: 'WHY', cell: (row) => clean(row.reason) },
       ],
       items,
-      'No orphans. Namespaces, homes and workspaces that lose their counterpart appear here.',
+      'No orphans. What is on clusters and engines without a workspace appears here.',
     );
   if (!input.clean || doomed.length === 0) {
     return result(found, () => [
@@ -36,9 +36,7 @@ export async function orphans(context: Context, input: { clean: boolean; yes: bo
       found.unseen.length > 0 &&
         note(`Skipped, because unreachable: ${found.unseen.map((name) => clean(name)).join(', ')}.`),
       doomed.length > 0 &&
-        note(
-          'Nothing was changed. Delete the namespaces and retain their homes: cde cluster orphans --clean',
-        ),
+        note('Nothing was changed. Delete them and keep all homes: cde cluster orphans --clean'),
     ]);
   }
   if (canAsk(context))
@@ -46,8 +44,8 @@ export async function orphans(context: Context, input: { clean: boolean; yes: bo
       context.out,
       result(doomed, () => [rows(doomed)]),
     );
-  const count = doomed.length === 1 ? 'this namespace' : `these ${doomed.length} namespaces`;
-  await confirm(context, `Delete ${count}? Homes in them are retained.`, input.yes);
+  const count = doomed.length === 1 ? 'this object' : `these ${doomed.length} objects`;
+  await confirm(context, `Delete ${count}? Homes are kept.`, input.yes);
   const done = await client.call(cleanOrphans, { body: { dryRun: false } });
   return result(done, () => [rows(done.items)]);
 }

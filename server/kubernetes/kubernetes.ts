@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { SettingsError } from '@cde/api/settings.ts';
 import type { FastifyInstance } from 'fastify';
-import type { Registry } from 'prom-client';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { Logger } from '../log.ts';
+import type { OrphanSource } from '../orphans/source.ts';
 import { makeConnections } from '../providers/kubernetes/api/connect.ts';
 import type { ClusterRecord } from '../providers/kubernetes/api/connections.ts';
 import { makeKubernetesProvider } from '../providers/kubernetes/provider.ts';
@@ -15,20 +15,18 @@ import { kubeCredentialRoutes } from './access/kube-credentials.ts';
 import { builderRoutes } from './builder/routes.ts';
 import { clusterRoutes } from './clusters/routes.ts';
 import { makeClusterStore } from './clusters/store.ts';
-import { orphanRoutes } from './orphans/routes.ts';
-import { makeOrphanSweep, registerOrphanMetrics } from './orphans/sweep.ts';
+import { makeKubernetesOrphans } from './orphans/source.ts';
 import { makeDryRun } from './templates/dry-run.ts';
 
-/** Everything of the server that knows Kubernetes: clusters, orphans, access to namespaces, builders, dry runs. */
+/** Everything of the server that knows Kubernetes: clusters, their orphans, access to namespaces, builders, dry runs. */
 export interface Kubernetes {
   dryRun: DryRun;
   makeProvider(options: { satelliteUrls: () => Promise<string[]> }): Provider;
-  /** Adds the routes and the metrics. */
-  register(app: FastifyInstance, metrics: Registry): void;
+  orphans: OrphanSource;
+  /** Adds the routes. */
+  register(app: FastifyInstance): void;
   /** Adds the cluster that the settings name, and connects to all clusters. */
   connect(): Promise<void>;
-  /** Called each minute; scans for orphans when a scan is due. */
-  sweepOrphans(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -50,11 +48,10 @@ export function makeKubernetes({
 }): Kubernetes {
   const store = makeClusterStore({ database, keys, now });
   const connections = makeConnections({ source: store.source, installation, log });
-  const orphans = makeOrphanSweep({
+  const orphans = makeKubernetesOrphans({
     database,
     connections,
     installation,
-    policy: config.orphans,
     homeGraceMs: config.homeGraceDays * 24 * 3600_000,
     now,
     log,
@@ -73,10 +70,9 @@ export function makeKubernetes({
         log,
         now,
       }),
-    register(app, metrics) {
-      registerOrphanMetrics(metrics, orphans);
+    orphans,
+    register(app) {
       clusterRoutes(app, { store, connections });
-      orphanRoutes(app, orphans);
       kubeCredentialRoutes(app, { database, connections });
       builderRoutes(app, { database, connections });
     },
@@ -85,7 +81,6 @@ export function makeKubernetes({
         await store.ensureDefault(await clusterCredentials(config.cluster), config.clusterPublicEndpoint);
       await connections.refresh();
     },
-    sweepOrphans: orphans.runIfDue,
     close: () => connections.close(),
   };
 }

@@ -1,8 +1,15 @@
 import fp from 'fastify-plugin';
 import { loggerOf } from '../log.ts';
+import type { OrphanSource } from '../orphans/source.ts';
 import { makeKubernetes } from './kubernetes.ts';
 
-/** Clusters, orphans, builders, kubectl credentials and the Kubernetes provider. */
+declare module 'fastify' {
+  interface FastifyInstance {
+    readonly kubernetesOrphans: OrphanSource;
+  }
+}
+
+/** Clusters, builders, kubectl credentials and the Kubernetes provider. */
 export const kubernetesPlugin = fp(
   async (app) => {
     const { config, database, keys, installation, now } = app;
@@ -18,8 +25,8 @@ export const kubernetesPlugin = fp(
       app.providers.set('kubernetes', provider);
       app.addHook('onClose', () => provider.close());
     }
-    kubernetes.register(app, app.metrics);
-    app.onSweep(() => kubernetes.sweepOrphans());
+    app.decorate('kubernetesOrphans', kubernetes.orphans);
+    kubernetes.register(app);
   },
   { name: 'kubernetes', dependencies: ['http', 'identity', 'telemetry', 'satellites', 'providers'] },
 );

@@ -158,6 +158,38 @@ export interface PurgeResult {
   incomplete: boolean;
 }
 
+/** Something with the labels of this installation on a provider's platform. */
+export interface PlatformObject {
+  /**
+   * `compute`: what runs a workspace. `network` and `volume`: what was made for one, or for several, without data of a
+   * developer. `home`: the only one of its data.
+   */
+  kind: 'compute' | 'network' | 'volume' | 'home';
+  /** Unique among those of its kind. */
+  name: string;
+  /** The workspace that it belongs to; null: none, and the provider no longer uses it. */
+  workspaceId: string | null;
+  createdAt: Date | null;
+  /** Of a home: the username and workspace that it was created for, if the platform says so. */
+  owner?: string;
+  workspaceName?: string;
+}
+
+/** What the sweep of orphans needs from a provider. It rejects if the platform does not answer. */
+export interface PlatformObjects {
+  list(): Promise<PlatformObject[]>;
+  /**
+   * Removes one that `list` returned, and what runs in it. False if it has changed since, or is still in use.
+   * Never removes a home.
+   */
+  remove(object: PlatformObject): Promise<boolean>;
+  /**
+   * Makes a home that `list` returned the retained home of this workspace, retained since then. The result is the state
+   * for `restore`; null if there is no such home.
+   */
+  adopt(home: PlatformObject, workspaceId: string, retainedAt: Date): Promise<ProviderState | null>;
+}
+
 export interface StepContext {
   /** Adds a line to the build's log. */
   log(text: string, level?: 'info' | 'warn' | 'error'): void;
@@ -200,6 +232,8 @@ export interface Provider {
   observe(workspaceId: string, state: ProviderState, spec?: WorkspaceSpec): Promise<Observation>;
   describeHome(state: ProviderState): HomeDescription;
   purgeHomes(selection: PurgeSelection): Promise<PurgeResult>;
+  /** Absent: its orphans are found elsewhere (server/kubernetes/orphans). */
+  readonly objects?: PlatformObjects;
   /** Calls `listener` soon after something about a workspace changed: its compute ended, made progress or drifted. */
   onChange(listener: (workspaceId: string) => void): void;
   /** Releases what this process holds. Compute keeps running. */

@@ -151,6 +151,7 @@ describe('clusters', () => {
     // A namespace becomes an orphan only after an hour, so the server's responses are stubbed here.
     const orphan = (name: string, action: Orphan['action'], reason: string): Orphan => ({
       kind: action === 'keep' ? 'home' : 'namespace',
+      provider: 'kubernetes',
       cluster: 'default',
       name,
       workspaceId: null,
@@ -201,6 +202,7 @@ describe('clusters', () => {
     let items: Orphan[] = [
       {
         kind: 'home',
+        provider: 'kubernetes',
         cluster: 'default',
         name,
         workspaceId: null,
@@ -210,6 +212,7 @@ describe('clusters', () => {
       },
       {
         kind: 'workspace',
+        provider: 'kubernetes',
         cluster: 'default',
         name: 'ada/gone',
         workspaceId: null,

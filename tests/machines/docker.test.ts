@@ -1,11 +1,12 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: for sh
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { freshBundle } from '@cde/agent/bundle.ts';
 import { testProviderContract } from '@cde/server/providers/conformance/conformance.ts';
 import { drive, finish, once } from '@cde/server/providers/conformance/steps.ts';
 import type { Provider, WorkspaceSpec } from '@cde/server/providers/provider.ts';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { agentArchive } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
 import { startRegistry } from '../cluster/registry.ts';
@@ -43,6 +44,15 @@ testProviderContract('docker', async () => {
     close: () => scene.close(),
   };
 });
+
+/** The agent as another version of the server would have it. */
+async function otherAgent() {
+  const folder = await mkdtemp(join(tmpdir(), 'cde-agent-'));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  await cp(dirname(await freshBundle()), folder, { recursive: true });
+  await writeFile(join(folder, 'other.mjs'), `// ${folder}`);
+  return { folder, node: process.execPath };
+}
 
 describe('a workspace on Docker', () => {
   let scene: Scene;
@@ -142,6 +152,25 @@ describe('a workspace on Docker', () => {
     expect(await provider.observe(spec.workspaceId, state)).toMatchObject({ kind: 'gone', cause: 'removed' });
     await finish((known, context) => provider.start(spec, launchOf('b2'), known, context), state);
     expect(await scene.inside(spec, '1000', 'cat ~ada/notes')).toBe('kept\n');
+  });
+
+  test('leaves no agent of an earlier version of the server behind', async () => {
+    const earlier = scene.provider({ agent: await otherAgent() });
+    const spec = makeSpec();
+    const { state } = await starting(spec, earlier);
+    const agents = async () =>
+      (await provider.objects!.list()).filter(
+        ({ kind, workspaceId }) => kind === 'volume' && workspaceId === null,
+      );
+    const [old, ...others] = await agents();
+    expect(others).toEqual([]);
+    // The workspace still runs it.
+    expect(await provider.objects!.remove(old!)).toBe(false);
+    await finish((known, context) => provider.start(spec, launchOf('b2'), known, context), state);
+    expect(await provider.objects!.remove(old!)).toBe(true);
+    expect(await agents()).toEqual([]);
+    expect(await scene.docker('volume', 'ls', '--quiet')).not.toContain(old!.name);
+    await earlier.close();
   });
 
   test('whose home was pruned does not start with an empty one', async () => {

@@ -14,11 +14,15 @@ export function AdoptDialog({ orphan, onClose }: { orphan: Orphan; onClose: () =
   const adopt = useMutation({
     mutationFn: (owner: string) =>
       call(adoptOrphan, {
-        body: { cluster: orphan.cluster, name: orphan.name, ...(owner !== '' && { owner }) },
+        body: {
+          ...(orphan.cluster === null ? { provider: orphan.provider } : { cluster: orphan.cluster }),
+          name: orphan.name,
+          ...(owner !== '' && { owner }),
+        },
       }),
     onSuccess: () =>
       Promise.all([
-        client.invalidateQueries({ queryKey: ['orphans', orphan.cluster] }),
+        client.invalidateQueries({ queryKey: ['orphans'] }),
         client.invalidateQueries({ queryKey: ['homes'] }),
       ]),
   });

@@ -57,7 +57,7 @@ export function ClusterPage() {
         <div className="workspace-columns">
           <div className="stack">
             <Checks cluster={cluster} />
-            <Orphans cluster={cluster} />
+            <Orphans place={{ cluster: cluster.name }} state={cluster.state} />
           </div>
           <Details cluster={cluster} />
         </div>

@@ -7,7 +7,8 @@ import { Icon } from '../ui/icons.tsx';
 import { List } from '../ui/list.tsx';
 import { ClusterForm } from './cluster-form.tsx';
 import { ClusterState, WhyUnreachable } from './cluster-state.tsx';
-import { clustersQuery } from './queries.ts';
+import { Orphans } from './orphans.tsx';
+import { allOrphansQuery, clustersQuery } from './queries.ts';
 import '../workspaces/workspaces.css';
 
 /** The Kubernetes clusters that workspaces run on. */
@@ -76,7 +77,16 @@ export function ClustersPage() {
           { title: 'Workspaces', cell: (cluster) => cluster.workspaces },
         ]}
       />
+      <OtherOrphans />
       {adding && <ClusterForm onClose={() => setAdding(false)} />}
     </main>
   );
+}
+
+/** The orphans of providers that have no page: Docker, the server's own machine. */
+function OtherOrphans() {
+  const found = useQuery(allOrphansQuery);
+  const items = found.data?.items ?? [];
+  const providers = new Set(items.filter(({ cluster }) => cluster === null).map(({ provider }) => provider));
+  return [...providers].sort().map((provider) => <Orphans key={provider} place={{ provider }} />);
 }

@@ -1,4 +1,4 @@
-import { type Cluster, cleanOrphans, type Orphan } from '@cde/api/clusters.ts';
+import { cleanOrphans, type Orphan } from '@cde/api/clusters.ts';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { call } from '../client.ts';
@@ -8,12 +8,15 @@ import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { Ago } from '../ui/time.tsx';
 import { AdoptDialog } from './adopt-dialog.tsx';
-import { orphansQuery } from './queries.ts';
+import { type OrphanPlace, orphansQuery } from './queries.ts';
 
 const kindWords: Record<Orphan['kind'], string> = {
   namespace: 'Namespace',
   workspace: 'Workspace',
   home: 'Home',
+  compute: 'Compute',
+  network: 'Network',
+  volume: 'Volume',
 };
 const actionWords: Record<Orphan['action'], [chip: string, word: string]> = {
   delete: ['chip warn', 'cleaning deletes it'],
@@ -22,20 +25,30 @@ const actionWords: Record<Orphan['action'], [chip: string, word: string]> = {
 };
 
 const doomed = (items: Orphan[] | undefined) => items?.filter(({ action }) => action === 'delete') ?? [];
-const namespaces = (count: number) => (count === 1 ? '1 namespace' : `${count} namespaces`);
+const nameOf = (place: OrphanPlace) => ('cluster' in place ? place.cluster : place.provider);
 
-/** Objects on a cluster without a workspace, and workspaces without their namespace, with a way to clean up. */
-export function Orphans({ cluster }: { cluster: Cluster }) {
+/** “3 namespaces”, as what is deleted there is called. */
+function counted(place: OrphanPlace, count: number): string {
+  const noun = 'cluster' in place ? 'namespace' : 'object';
+  return count === 1 ? `1 ${noun}` : `${count} ${noun}s`;
+}
+
+/**
+ * Objects without a workspace, and workspaces without their namespace, with a way to clean up. `state`: of the cluster;
+ * a change of it is a reason to look again.
+ */
+export function Orphans({ place, state }: { place: OrphanPlace; state?: string }) {
   const manages = managesClusters(useMe().role);
-  const found = useQuery(orphansQuery(cluster.name, cluster.state));
+  const found = useQuery(orphansQuery(place, state));
   const [cleaning, setCleaning] = useState(false);
   const [adopting, setAdopting] = useState<Orphan | null>(null);
   const items = found.data?.items ?? [];
-  const isUnseen = found.data?.unseen.includes(cluster.name) ?? false;
+  const isUnseen = found.data?.unseen.includes(nameOf(place)) ?? false;
+  const title = 'cluster' in place ? 'Orphans' : `Orphans of the provider ${place.provider}`;
   return (
-    <section className="panel" aria-labelledby="orphans-title">
+    <section className="panel" aria-label={title}>
       <header>
-        <h2 id="orphans-title">Orphans</h2>
+        <h2>{title}</h2>
         <div className="end">
           <button
             type="button"
@@ -59,7 +72,7 @@ export function Orphans({ cluster }: { cluster: Cluster }) {
             <Spinner /> Looking…
           </p>
         )}
-        {isUnseen && <p className="muted">Not checked, because the cluster is unreachable.</p>}
+        {isUnseen && <p className="muted">Not checked, because {nameOf(place)} is unreachable.</p>}
         {found.data && !isUnseen && items.length === 0 && (
           <p className="muted">
             No orphans. Namespaces without a workspace, and workspaces without a namespace, appear here.
@@ -68,7 +81,7 @@ export function Orphans({ cluster }: { cluster: Cluster }) {
         <OrphanList items={items} onAdopt={manages ? setAdopting : undefined} />
       </div>
       {adopting && <AdoptDialog orphan={adopting} onClose={() => setAdopting(null)} />}
-      {cleaning && <CleanDialog cluster={cluster} onClose={() => setCleaning(false)} />}
+      {cleaning && <CleanDialog place={place} onClose={() => setCleaning(false)} />}
     </section>
   );
 }
@@ -94,7 +107,7 @@ function OrphanList({
               <span className={done ? 'chip' : chip}>
                 {done && orphan.action === 'delete' ? 'deleted' : word}
               </span>
-              {onAdopt && orphan.kind !== 'workspace' && (
+              {onAdopt && (orphan.kind === 'namespace' || orphan.kind === 'home') && (
                 <button
                   type="button"
                   className="button small end"
@@ -122,26 +135,28 @@ function OrphanList({
 }
 
 /** Shows what would be deleted and, after confirmation, what was. */
-function CleanDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => void }) {
+function CleanDialog({ place, onClose }: { place: OrphanPlace; onClose: () => void }) {
   const client = useQueryClient();
   const proposal = useQuery({
-    queryKey: ['orphans-dry-run', cluster.name],
-    queryFn: ({ signal }) => call(cleanOrphans, { body: { dryRun: true, cluster: cluster.name }, signal }),
+    queryKey: ['orphans-dry-run', place],
+    queryFn: ({ signal }) => call(cleanOrphans, { body: { dryRun: true, ...place }, signal }),
     gcTime: 0,
     staleTime: Number.POSITIVE_INFINITY,
   });
   const clean = useMutation({
-    mutationFn: () => call(cleanOrphans, { body: { dryRun: false, cluster: cluster.name } }),
-    onSettled: () => client.invalidateQueries({ queryKey: ['orphans', cluster.name] }),
+    mutationFn: () => call(cleanOrphans, { body: { dryRun: false, ...place } }),
+    onSettled: () => client.invalidateQueries({ queryKey: ['orphans'] }),
   });
   const going = doomed(proposal.data?.items);
   if (clean.data) {
     const count = doomed(clean.data.items).length;
     return (
-      <Dialog title={`Cleaned ${cluster.name}`} onClose={onClose} wide>
+      <Dialog title={`Cleaned ${nameOf(place)}`} onClose={onClose} wide>
         <div className="body">
           <p>
-            {count === 0 ? 'Nothing was deleted.' : `${namespaces(count)} deleted; homes in them are kept.`}
+            {count === 0
+              ? 'Nothing was deleted.'
+              : `${counted(place, count)} deleted; homes in them are kept.`}
           </p>
           <OrphanList items={clean.data.items} done />
           <div className="form-foot">
@@ -154,7 +169,7 @@ function CleanDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => vo
     );
   }
   return (
-    <Dialog title={`Clean ${cluster.name}`} onClose={onClose} wide>
+    <Dialog title={`Clean ${nameOf(place)}`} onClose={onClose} wide>
       <div className="body">
         {proposal.isPending && !proposal.error && (
           <p className="row muted" role="status">
@@ -167,7 +182,7 @@ function CleanDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => vo
             <p>
               {going.length === 0
                 ? 'There is nothing left to delete.'
-                : `This deletes ${namespaces(going.length)} and all that runs there. Homes in them are kept.`}
+                : `This deletes ${counted(place, going.length)} and all that runs there. Homes in them are kept.`}
             </p>
             <OrphanList items={going} />
           </>
@@ -183,7 +198,7 @@ function CleanDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => vo
               disabled={clean.isPending}
               onClick={() => clean.mutate()}
             >
-              {clean.isPending ? 'Deleting…' : `Delete ${namespaces(going.length)}`}
+              {clean.isPending ? 'Deleting…' : `Delete ${counted(place, going.length)}`}
             </button>
           )}
         </div>

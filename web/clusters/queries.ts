@@ -21,9 +21,19 @@ export const checksQuery = (cluster: string, state: string) =>
     staleTime: 60_000,
   });
 
-export const orphansQuery = (cluster: string, state: string) =>
+/** Where orphans are: on a cluster, or with a provider that has none. */
+export type OrphanPlace = { cluster: string } | { provider: string };
+
+export const orphansQuery = (place: OrphanPlace, state = '') =>
   queryOptions({
-    queryKey: ['orphans', cluster, state],
-    queryFn: ({ signal }) => call(listOrphans, { query: { cluster }, signal }),
+    queryKey: ['orphans', place, state],
+    queryFn: ({ signal }) => call(listOrphans, { query: place, signal }),
     staleTime: 60_000,
   });
+
+/** The orphans of all providers. */
+export const allOrphansQuery = queryOptions({
+  queryKey: ['orphans'],
+  queryFn: ({ signal }) => call(listOrphans, { query: {}, signal }),
+  staleTime: 60_000,
+});

@@ -18,6 +18,7 @@ export interface AuditEntry {
     | 'build'
     | 'satellite'
     | 'cluster'
+    | 'provider'
     | 'settings';
   targetId: string;
   targetName: string;

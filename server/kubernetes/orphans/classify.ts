@@ -1,13 +1,9 @@
 import type { Orphan } from '@cde/api/clusters.ts';
 import type { WorkspaceStatus } from '@cde/api/workspaces.ts';
+import { minAgeMs, settleMs } from '../../orphans/age.ts';
 import type { Kube } from '../../providers/kubernetes/api/models.ts';
 import { labels } from '../../providers/kubernetes/api/names.ts';
 import { describeStuckNamespace } from '../../providers/kubernetes/reasons/namespaces.ts';
-
-/** A younger namespace may still be being created by the server, a test or an admin. */
-const minAgeMs = 3600_000;
-/** How long the watches and the database may disagree about a workspace. */
-const settleMs = 5 * 60_000;
 
 /** A workspace as it is in the database. */
 export interface WorkspaceRecord {
@@ -50,9 +46,9 @@ export function classifyOrphans({
   const findings: OrphanFinding[] = [];
 
   for (const { cluster, namespaces, volumes } of clusters) {
-    const add = (orphan: Omit<Orphan, 'cluster'>, missingWorkspaceId?: string) =>
+    const add = (orphan: Omit<Orphan, 'cluster' | 'provider'>, missingWorkspaceId?: string) =>
       findings.push({
-        orphan: { cluster, ...orphan },
+        orphan: { provider: 'kubernetes', cluster, ...orphan },
         ...(missingWorkspaceId && { missingWorkspaceId }),
       });
 

@@ -7,6 +7,7 @@ import { type EmbeddedPostgres, startEmbedded } from '../../database/embedded.ts
 import { migrate } from '../../database/migrate.ts';
 import { type Database, openDatabase } from '../../database/pool.ts';
 import { makeLog } from '../../log.ts';
+import { makeOrphanSweep } from '../../orphans/sweep.ts';
 import type { Connections } from '../../providers/kubernetes/api/connections.ts';
 import { openTestCluster, type TestCluster } from '../../providers/kubernetes/testing/cluster.ts';
 import { testConnections } from '../../providers/kubernetes/testing.ts';
@@ -14,7 +15,7 @@ import { publishTemplate } from '../../templates/publish.ts';
 import { addUser, type TestUser } from '../../testing.ts';
 import { adoptOrphan } from './adopt.ts';
 import { cleanOrphans, findOrphans, type OrphanDeps } from './orphans.ts';
-import { makeOrphanSweep } from './sweep.ts';
+import { makeKubernetesOrphans } from './source.ts';
 
 const prefix = `orphans-${Date.now().toString(36)}`;
 const system = { actor: { kind: 'system' }, requestId: 'test', ip: null } as const;
@@ -149,7 +150,8 @@ test('with an empty database nothing is deleted, and a home that was found can b
   const told: string[] = [];
   const log = { ...deps.log, error: (_: unknown, text: string) => told.push(text), warn() {}, info() {} };
   const options = { ...deps, log: log as never, homeGraceMs: 7 * 24 * 3600_000 };
-  const sweep = makeOrphanSweep({ ...options, policy: 'clean' });
+  const sources = [makeKubernetesOrphans(options)];
+  const sweep = makeOrphanSweep({ ...options, sources, policy: 'clean' });
   await sweep.runIfDue();
   expect(told).toEqual([expect.stringContaining('The database is empty')]);
   const space = { apiVersion: 'v1', kind: 'Namespace', name: `${prefix}-former` };
@@ -220,11 +222,15 @@ test('orphans are found, reported and deleted with their homes retained; everyth
     ).toBeUndefined();
 
   // The sweep only reports, but has what should run looked at; once in ten minutes.
-  const sweep = makeOrphanSweep({ ...deps, policy: 'report', homeGraceMs: 0 });
+  const sweep = makeOrphanSweep({
+    ...deps,
+    sources: [makeKubernetesOrphans({ ...deps, homeGraceMs: 0 })],
+    policy: 'report',
+  });
   await sweep.runIfDue();
   expect(sweep.counts().sort((a, b) => (a.kind < b.kind ? -1 : 1))).toEqual([
-    { cluster: 'one', kind: 'namespace', count: 2 },
-    { cluster: 'one', kind: 'workspace', count: 1 },
+    { cluster: 'one', provider: 'kubernetes', kind: 'namespace', count: 2 },
+    { cluster: 'one', provider: 'kubernetes', kind: 'workspace', count: 1 },
   ]);
   expect(await reconciles()).toEqual([lost]);
 

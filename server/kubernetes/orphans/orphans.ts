@@ -5,6 +5,7 @@ import { users, workspaces } from '../../database/schema.ts';
 import type { Caller } from '../../http/actor.ts';
 import { type SystemCaller, writeAudit } from '../../identity/audit/audit.ts';
 import type { Logger } from '../../log.ts';
+import type { OrphanReport } from '../../orphans/source.ts';
 import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
 import type { Connection, Connections } from '../../providers/kubernetes/api/connections.ts';
 import { labels } from '../../providers/kubernetes/api/names.ts';
@@ -19,12 +20,6 @@ export interface OrphanDeps {
   installation: string;
   now: () => Date;
   log: Logger;
-}
-
-export interface OrphanReport {
-  items: Orphan[];
-  /** Clusters that are unreachable or not synced yet: nothing on them counts as an orphan. */
-  unseen: string[];
 }
 
 const isObservable = (connection: Connection) => connection.state === 'ready' && connection.view.synced;
@@ -141,7 +136,7 @@ export async function cleanNamespace(
     orphan: { ...orphan, action: 'report' as const, reason },
     homes: [],
   });
-  const connection = connections.get(orphan.cluster);
+  const connection = connections.get(orphan.cluster ?? '');
   if (!connection || !isObservable(connection))
     return skipped('Its cluster became unreachable. Nothing was changed.');
   const { client } = connection;

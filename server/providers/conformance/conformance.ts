@@ -292,6 +292,50 @@ export function testProviderContract(
       });
     });
 
+    test('what belongs to no workspace is found and removed, and its home can be adopted', async ({
+      skip,
+    }) => {
+      const { objects } = provider;
+      if (!objects) return skip('its orphans are found elsewhere');
+      const started = await finish(starting());
+      await subject.writeHome(spec, 'notes', 'kept');
+      const neighbour = subject.makeSpec();
+      const neighbourStarted = await finish(starting('b1', neighbour));
+      const ours = async () =>
+        (await objects.list()).filter(({ workspaceId }) => workspaceId === spec.workspaceId);
+
+      const found = await ours();
+      const [home, ...others] = [...found].sort((a) => (a.kind === 'home' ? -1 : 1));
+      expect(home).toMatchObject({ kind: 'home', createdAt: expect.any(Date) });
+      expect(others).toContainEqual(
+        expect.objectContaining({ kind: 'compute', createdAt: expect.any(Date) }),
+      );
+      expect(await objects.remove(home!)).toBe(false);
+      for (const object of others) await vi.waitUntil(() => objects.remove(object), patience);
+      for (const object of others) expect(await objects.remove(object)).toBe(true);
+      expect(await ours()).toMatchObject([{ kind: 'home', name: home!.name }]);
+      expectGone(await observe(started.state));
+      expect(await observe(neighbourStarted.state, neighbour)).toMatchObject({ kind: 'running' });
+
+      const hourMs = 3600_000;
+      const retainedAt = new Date(Date.now() - hourMs);
+      const state = await objects.adopt(home!, spec.workspaceId, retainedAt);
+      const older = { retainedBefore: new Date(retainedAt.getTime() - hourMs) };
+      expect((await provider.purgeHomes(older)).purged).toEqual([]);
+      const heir = restoreOf(spec, state!);
+      await finish(starting('b2', heir));
+      expect(await subject.readHome(heir, 'notes')).toBe('kept');
+      // An adopted home is purged like any other retained one.
+      const last = subject.makeSpec();
+      await finish(starting('b1', last));
+      const removed = await finish(removing('keep', last));
+      expect(removed.homeRetained).toBe(true);
+      const retained = (await objects.list()).find(({ workspaceId }) => workspaceId === last.workspaceId)!;
+      await objects.adopt(retained, last.workspaceId, retainedAt);
+      const { purged } = await provider.purgeHomes({ retainedBefore: new Date(Date.now() - hourMs / 2) });
+      expect(purged).toEqual([last.workspaceId]);
+    });
+
     test('a discarded home is gone', async () => {
       const started = await finish(starting());
       await subject.writeHome(spec, 'notes', 'secret');

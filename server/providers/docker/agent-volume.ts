@@ -6,7 +6,7 @@ import type Dockerode from 'dockerode';
 import { pack } from 'tar-stream';
 import { ProviderFailure } from '../failure.ts';
 import { accept, orNull, statusOf } from './engine.ts';
-import { labels } from './names.ts';
+import { agentVolume, labels } from './names.ts';
 
 /** Where the agent is in every workspace. */
 export const agentFolder = '/opt/cde';
@@ -39,12 +39,14 @@ export function makeAgentVolumes(source: AgentSource, installation: string) {
   return {
     /** The image that has to be on the engine to fill a volume; null: any is as good. */
     image: 'image' in source ? source.image : null,
+    /** The name of the volume that this server uses. */
+    name: async () => agentVolume(await versionOf()),
     /**
      * The name of the filled volume; null while another server fills it. Takes seconds when it has to fill one. `image`: any
      * that is on the engine.
      */
     async ensure(engine: Dockerode, image: string, now: Date): Promise<string | null> {
-      const volume = `cde-agent-${await versionOf()}`;
+      const volume = agentVolume(await versionOf());
       // Created when the volume is complete: volumes cannot be labelled later.
       const complete = `${volume}-complete`;
       if (await orNull(engine.getVolume(complete).inspect())) return volume;
@@ -61,7 +63,14 @@ export function makeAgentVolumes(source: AgentSource, installation: string) {
           Labels: own,
           HostConfig: {
             NetworkMode: 'none',
-            Mounts: [{ Type: 'volume', Source: volume, Target: 'image' in source ? '/target' : agentFolder }],
+            Mounts: [
+              {
+                Type: 'volume',
+                Source: volume,
+                Target: 'image' in source ? '/target' : agentFolder,
+                VolumeOptions: { NoCopy: false, Labels: own, DriverConfig: { Name: 'local', Options: {} } },
+              },
+            ],
           },
         });
       } catch (error) {

@@ -1,4 +1,5 @@
 import type Dockerode from 'dockerode';
+import type { VolumeInspectInfo } from 'dockerode';
 import type { PurgeResult, PurgeSelection } from '../provider.ts';
 import { accept, orNull, statusOf } from './engine.ts';
 import { homeVolume, labels, ownerRecord, retainedRecord, withLabels } from './names.ts';
@@ -7,7 +8,8 @@ export interface Homes {
   /** The volume of the workspace's home, whether it exists or not. */
   volumeOf(workspaceId: string): Promise<string>;
   exists(volume: string): Promise<boolean>;
-  create(workspaceId: string): Promise<void>;
+  /** `of`: who to give it to if it is ever an orphan. */
+  create(workspaceId: string, of: { owner: string; name: string }): Promise<void>;
   /** Makes the retained home of `from` that of `to`. False if there is none. */
   restore(from: string, to: string): Promise<boolean>;
   /** Undoes a restore: the home of `to`, if it was that of `from`, is retained as that of `from` again. */
@@ -17,6 +19,15 @@ export interface Homes {
   /** False while a container still uses the volume. */
   discard(workspaceId: string): Promise<boolean>;
   purge(selection: PurgeSelection): Promise<PurgeResult>;
+  /** Each home with the workspace that it is the home of now, and the records whose home is gone. */
+  list(): Promise<{ homes: ListedHome[]; strayRecords: VolumeInspectInfo[] }>;
+  /** Makes the volume the home of the workspace, retained since then. False if there is no such volume. */
+  adopt(volume: string, workspaceId: string, retainedAt: Date): Promise<boolean>;
+}
+
+export interface ListedHome {
+  volume: VolumeInspectInfo;
+  workspaceId: string;
 }
 
 /**
@@ -85,8 +96,13 @@ export function makeHomes(engine: Dockerode, installation: string): Homes {
       // Docker creates a volume that a container mounts and that does not exist. It has no label of ours.
       return (await find(volume))?.Labels?.[labels.role] === 'home';
     },
-    async create(workspaceId) {
-      await create(homeVolume(workspaceId), { [labels.role]: 'home', [labels.workspace]: workspaceId });
+    async create(workspaceId, { owner, name }) {
+      await create(homeVolume(workspaceId), {
+        [labels.role]: 'home',
+        [labels.workspace]: workspaceId,
+        [labels.owner]: owner,
+        [labels.name]: name,
+      });
     },
     async restore(from, to) {
       const isMine = from === to;
@@ -138,6 +154,34 @@ export function makeHomes(engine: Dockerode, installation: string): Homes {
         if (result === 'in-use') incomplete = true;
       }
       return { purged, incomplete };
+    },
+    async list() {
+      const [volumes, owners, retained] = await Promise.all([
+        list('home'),
+        list('home-owner'),
+        list('retained-home'),
+      ]);
+      const ownerOf = new Map(owners.map(({ Labels }) => [Labels[labels.home], Labels[labels.workspace]]));
+      const names = new Set(volumes.map(({ Name }) => Name));
+      return {
+        homes: volumes.map((volume) => ({
+          volume,
+          workspaceId: ownerOf.get(volume.Name) ?? volume.Labels[labels.workspace]!,
+        })),
+        strayRecords: [...owners, ...retained].filter(({ Labels }) => !names.has(Labels[labels.home]!)),
+      };
+    },
+    async adopt(volume, workspaceId, retainedAt) {
+      if ((await find(volume))?.Labels?.[labels.role] !== 'home') return false;
+      const others = [...(await list('home-owner')), ...(await list('retained-home'))].filter(
+        ({ Labels }) => Labels[labels.home] === volume && Labels[labels.workspace] !== workspaceId,
+      );
+      if (volume !== homeVolume(workspaceId)) await recordOwner(workspaceId, volume);
+      // Its date cannot be changed.
+      await remove(retainedRecord(workspaceId));
+      await recordRetained(workspaceId, volume, retainedAt);
+      for (const { Name } of others) await remove(Name);
+      return true;
     },
   };
 }

@@ -16,6 +16,8 @@ export const labels = {
 export const containerName = (workspaceId: string) => `cde-${workspaceId}`;
 export const networkName = containerName;
 export const homeVolume = (workspaceId: string) => `cde-home-${workspaceId}`;
+/** Holds the agent; filled by a container of the name with `-filler`, and complete when a volume with `-complete` exists. */
+export const agentVolume = (version: string) => `cde-agent-${version}`;
 /** An empty volume whose labels say which volume is the home of the workspace, if it is not `homeVolume`. */
 export const ownerRecord = (workspaceId: string) => `cde-home-owner-${workspaceId}`;
 /** An empty volume whose labels say that the home of the workspace is retained. */

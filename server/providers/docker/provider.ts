@@ -18,6 +18,7 @@ import { explainExit } from './exit.ts';
 import { makeHomes } from './homes.ts';
 import { makeImages } from './images.ts';
 import { containerName } from './names.ts';
+import { makeObjects } from './objects.ts';
 import type { DockerParts } from './parts.ts';
 import { startStep } from './start.ts';
 import { readState, type State, writeState } from './state.ts';
@@ -117,6 +118,11 @@ export function makeDockerProvider(options: DockerProviderOptions): Provider {
     }
   }
 
+  async function objects() {
+    const found = await engine();
+    return makeObjects({ engine: found, installation, homes: makeHomes(found, installation), agentVolumes });
+  }
+
   return {
     name: 'docker',
 
@@ -171,6 +177,12 @@ export function makeDockerProvider(options: DockerProviderOptions): Provider {
         log.warn({ err: error }, 'docker provider: retained homes could not be purged');
         return { purged: [], incomplete: true };
       }
+    },
+
+    objects: {
+      list: async () => (await objects()).list(),
+      remove: async (object) => (await objects()).remove(object),
+      adopt: async (home, workspaceId, retainedAt) => (await objects()).adopt(home, workspaceId, retainedAt),
     },
 
     onChange: (listener) => void listeners.push(listener),

@@ -130,7 +130,7 @@ function logPlan(
 /** The volume of the home: that of the workspace, restored, or a new one. A home that existed is never replaced. */
 async function ensureHome(
   { homes }: DockerParts,
-  { workspaceId, restore }: WorkspaceSpec,
+  { workspaceId, owner, name, restore }: WorkspaceSpec,
   state: State,
   context: StepContext,
 ): Promise<string> {
@@ -138,7 +138,7 @@ async function ensureHome(
   const volume = await homes.volumeOf(workspaceId);
   if (await homes.exists(volume)) return volume;
   if (state.home !== undefined || volume !== homeVolume(workspaceId) || restore) throw homeLost();
-  await homes.create(workspaceId);
+  await homes.create(workspaceId, { owner, name });
   context.log(`home: volume ${volume} created`);
   return volume;
 }

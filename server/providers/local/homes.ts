@@ -42,6 +42,10 @@ export interface Homes {
   purge(selection: PurgeSelection): Promise<string[]>;
   /** Whether anything of the workspace is left. */
   exists(workspaceId: string): Promise<boolean>;
+  /** All homes, in use or retained, without those marked for deletion. `name`: the path below the directory. */
+  list(): Promise<{ name: string; workspaceId: string; createdAt: Date }[]>;
+  /** Retains a home that `list` returned as that of the workspace. False if it is not there. */
+  adopt(name: string, workspaceId: string, retainedAt: Date): Promise<boolean>;
 }
 
 /**
@@ -59,7 +63,8 @@ export function makeHomes({
   skeleton?: string;
 }): Homes {
   const path = (workspaceId: string) => join(directory, workspaceId);
-  const asides = join(directory, '.set-aside');
+  const asideFolder = '.set-aside';
+  const asides = join(directory, asideFolder);
   const delivered = (workspaceId: string) => join(directory, '.delivered', workspaceId);
   const staging = join(directory, '.staging');
   const missing = (error: unknown) => {
@@ -198,6 +203,30 @@ export function makeHomes({
     async exists(workspaceId) {
       if (await lstat(path(workspaceId)).catch(missing)) return true;
       return (await asideNames()).some((name) => parse(name)?.[1] === workspaceId);
+    },
+    async list() {
+      const used = ((await readdir(directory).catch(missing)) ?? []).filter((name) => !name.startsWith('.'));
+      const retained = (await asideNames()).flatMap((name) => {
+        const [, workspaceId, , doomed] = parse(name) ?? [];
+        return workspaceId && !doomed ? [{ name: join(asideFolder, name), workspaceId }] : [];
+      });
+      const found = [...used.map((name) => ({ name, workspaceId: name })), ...retained];
+      const listed = await Promise.all(
+        found.map(async (home) => {
+          const about = await lstat(join(directory, home.name)).catch(missing);
+          return about && { ...home, createdAt: about.birthtime };
+        }),
+      );
+      return listed.filter((home) => home !== null);
+    },
+    async adopt(name, workspaceId, retainedAt) {
+      const from = join(directory, name);
+      if (!(await lstat(from).catch(missing))) return false;
+      await mkdir(asides, { recursive: true, mode: 0o700 });
+      // A read-only folder cannot be moved to another parent.
+      await chmod(from, 0o700);
+      await rename(from, join(asides, `${workspaceId}.${retainedAt.getTime()}`));
+      return true;
     },
   };
 }

@@ -11,6 +11,7 @@ import type { AgentProgram } from './launch.ts';
 import { findControllers } from './limits.ts';
 import type { NetworkKind } from './network.ts';
 import { makeNetworkRepair } from './network-repair.ts';
+import { makeObjects } from './objects.ts';
 import { type LocalParts, readState } from './parts.ts';
 import { makeRuns } from './runs.ts';
 import { makeStart } from './start.ts';
@@ -152,6 +153,7 @@ export function makeLocalProvider(
         if (!(await homes.exists(workspaceId))) await uids.release(workspaceId);
       return { purged, incomplete: false };
     },
+    objects: makeObjects(parts),
     onChange: watcher.onExit,
     async close() {
       watcher.close();

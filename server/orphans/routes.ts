@@ -1,6 +1,6 @@
 import * as api from '@cde/api/clusters.ts';
 import type { FastifyInstance } from 'fastify';
-import { serve } from '../../http/serve.ts';
+import { serve } from '../http/serve.ts';
 import type { OrphanSweep } from './sweep.ts';
 
 /** Orphans have no owner, so the endpoint's permission is the only check. */
