@@ -4,8 +4,8 @@ import { v7 } from 'uuid';
 import type { Queryable } from '../database/pool.ts';
 import { templates, templateVersions, users, workspaces } from '../database/schema.ts';
 import type { Caller } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
-import { isUuid } from '../identity/cursor.ts';
+import { isUuid } from '../http/cursor.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import type { ProviderState } from '../providers/provider.ts';
 
 /** How long an adopted home is retained, even if homes of deleted workspaces are not retained at all. */

@@ -1,6 +1,6 @@
 import type { AdoptedHome, Orphan } from '@cde/api/clusters.ts';
 import type { Caller } from '../http/actor.ts';
-import type { SystemCaller } from '../identity/audit.ts';
+import type { SystemCaller } from '../identity/audit/audit.ts';
 
 export interface OrphanReport {
   items: Orphan[];
