@@ -251,3 +251,18 @@ export function daysText(days: readonly string[]): string {
   }
   return parts.join(', ');
 }
+
+/** What the bounds make of the default time to stop after, which they hold for as well; null if it lies within them. */
+export function boundOnDefault(policy: {
+  defaultStopAfterSeconds: number | null;
+  minStopAfterSeconds: number | null;
+  maxStopAfterSeconds: number | null;
+}): { setting: 'minStopAfterSeconds' | 'maxStopAfterSeconds'; text: string } | null {
+  const { defaultStopAfterSeconds: seconds, minStopAfterSeconds: min, maxStopAfterSeconds: max } = policy;
+  if (seconds === null) return null;
+  if (max !== null && seconds > max)
+    return { setting: 'maxStopAfterSeconds', text: `limited to ${spanText(max * 1000)}` };
+  if (min !== null && seconds < min)
+    return { setting: 'minStopAfterSeconds', text: `raised to ${spanText(min * 1000)}` };
+  return null;
+}

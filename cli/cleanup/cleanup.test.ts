@@ -72,6 +72,11 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
   });
   expect((await home.run(['cleanup', 'policy'], { env })).stdout).toContain('default-stop-after\t2 h\n');
   expect(bounds).toBe(storedPolicy);
+  bounds = { ...storedPolicy, maxStopAfterSeconds: 3600 };
+  expect((await home.run(['cleanup', 'policy'], { env })).stdout).toContain(
+    'default-stop-after\t2 h (limited to 1 h by max-stop-after)\n',
+  );
+  bounds = storedPolicy;
   const holidays = 'BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART;VALUE=DATE:20261225\nEND:VEVENT\nEND:VCALENDAR';
   await writeFile(join(home.path, 'holidays.ics'), holidays);
   const sets = [

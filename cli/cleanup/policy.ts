@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import type { CleanupPolicy, StoredCleanupPolicy } from '@cde/api/cleanup.ts';
 import type { Client } from '@cde/api/client.ts';
 import { parseDuration } from '@cde/api/durations.ts';
-import { spanText } from '@cde/api/idle-text.ts';
+import { boundOnDefault, spanText } from '@cde/api/idle-text.ts';
 import type { Context } from '../command/context.ts';
 import { fields, type Result, result } from '../command/result.ts';
 import { getCleanupPolicy, setCleanupPolicy } from '../connection/endpoints.ts';
@@ -106,13 +106,21 @@ async function readPair(pair: string): Promise<Change> {
   return { field: setting.field, value };
 }
 
+function defaultStopAfter(bounds: CleanupPolicy): string {
+  const { defaultStopAfterSeconds: seconds } = bounds;
+  if (seconds === null) return 'never';
+  const bound = boundOnDefault(bounds);
+  const by = bound && (bound.setting === 'maxStopAfterSeconds' ? 'max-stop-after' : 'min-stop-after');
+  return `${spanText(seconds * 1000)}${bound ? ` (${bound.text} by ${by})` : ''}`;
+}
+
 function rows(bounds: CleanupPolicy): [string, string][] {
   const span = (seconds: number | null, none: string) => (seconds === null ? none : spanText(seconds * 1000));
   const days = (count: number | null | undefined) => (count == null ? 'none' : `${count}`);
   const { maxNeverStopDays, holidays } = bounds;
   const events = holidays.match(/^BEGIN:VEVENT/gm)?.length ?? 0;
   return [
-    ['default-stop-after', span(bounds.defaultStopAfterSeconds, 'never')],
+    ['default-stop-after', defaultStopAfter(bounds)],
     ['min-stop-after', span(bounds.minStopAfterSeconds, 'none')],
     ['max-stop-after', span(bounds.maxStopAfterSeconds, 'none')],
     ['max-run', span(bounds.maxRunSeconds, 'none')],

@@ -71,6 +71,13 @@ export async function readActivity(db: Queryable, extra: SQL): Promise<ActivityR
   return rows;
 }
 
+/** Locks the rows until the transaction ends, in one order. If you need a workspace's own row too, lock that first. */
+export async function lockActivity(tx: Queryable, workspaceIds: readonly string[]): Promise<void> {
+  await tx.execute(sql`
+    SELECT 1 FROM workspace_activity WHERE workspace_id = ANY(${sql.param(workspaceIds)}::uuid[])
+     ORDER BY workspace_id FOR UPDATE`);
+}
+
 const pageSize = 500;
 
 /** Every workspace that the condition selects, a page at a time. */

@@ -39,6 +39,16 @@ const of = (each: Case) =>
 test.each<[string, Case, object]>([
   ['nothing is said: the default', {}, { stopAfterSeconds: hour, maxRunSeconds: null, limited: [] }],
   ['a default of never', { bounds: { defaultStopAfterSeconds: null } }, { stopAfterSeconds: null }],
+  [
+    'a default above the maximum',
+    { bounds: { defaultStopAfterSeconds: 8 * hour, maxStopAfterSeconds: 4 * hour } },
+    { stopAfterSeconds: 4 * hour, limited: ['stopAfterSeconds'] },
+  ],
+  [
+    'a default below the minimum',
+    { bounds: { defaultStopAfterSeconds: 60, minStopAfterSeconds: 300 } },
+    { stopAfterSeconds: 300, limited: ['stopAfterSeconds'] },
+  ],
   ['the template', { template: { stopAfter: '2h' } }, { stopAfterSeconds: 2 * hour }],
   ['a template that never stops', { template: { stopAfter: 'never' } }, { stopAfterSeconds: null }],
   [
@@ -65,11 +75,6 @@ test.each<[string, Case, object]>([
     'less than the minimum',
     { choices: { stopAfterSeconds: 60 } },
     { stopAfterSeconds: 300, limited: ['stopAfterSeconds'] },
-  ],
-  [
-    'a default beyond a bound was asked for by nobody',
-    { bounds: { maxStopAfterSeconds: 600 } },
-    { stopAfterSeconds: 600, limited: [] },
   ],
   [
     'maximum below minimum: the maximum',

@@ -33,7 +33,9 @@ export function effectivePolicy(
     return given;
   };
 
-  const stopAfter = choices.stopAfterSeconds !== undefined ? choices.stopAfterSeconds : stopAfterOf(section);
+  const ownStopAfter =
+    choices.stopAfterSeconds !== undefined ? choices.stopAfterSeconds : stopAfterOf(section);
+  const stopAfter = ownStopAfter === undefined ? bounds.defaultStopAfterSeconds : ownStopAfter;
   const maxRun = secondsOf(section?.maxRun);
   const days = (setting: 'dormantAfterDays' | 'archiveAfterDays' | 'deleteAfterDays') =>
     limit(setting, section?.[setting], within(section?.[setting] ?? null, { max: bounds[setting] }));
@@ -46,10 +48,7 @@ export function effectivePolicy(
     stopAfterSeconds: limit(
       'stopAfterSeconds',
       stopAfter,
-      within(stopAfter === undefined ? bounds.defaultStopAfterSeconds : stopAfter, {
-        min: bounds.minStopAfterSeconds,
-        max: bounds.maxStopAfterSeconds,
-      }),
+      within(stopAfter, { min: bounds.minStopAfterSeconds, max: bounds.maxStopAfterSeconds }),
     ),
     maxRunSeconds: limit('maxRunSeconds', maxRun, within(maxRun ?? null, { max: bounds.maxRunSeconds })),
     dormantAfterDays: earliest(days('dormantAfterDays'), archiveAfterDays, deleteAfterDays),

@@ -17,6 +17,7 @@ import {
   type ActivityChange,
   type ActivityRow,
   insertEvents,
+  lockActivity,
   type NewEvent,
   readActivity,
   writeActivity,
@@ -203,9 +204,7 @@ export function makeActivityReports(deps: IdleDeps) {
       | null
     > {
       const at = now().getTime();
-      await tx.execute(
-        sql`SELECT 1 FROM workspace_activity WHERE workspace_id = ${actor.workspaceId} FOR UPDATE`,
-      );
+      await lockActivity(tx, [actor.workspaceId]);
       const [row] = await readActivity(tx, ofAgent(actor));
       const pending = row?.pendingStop;
       if (!row || !pending || pending.id !== body.id) return null;

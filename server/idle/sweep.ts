@@ -9,6 +9,7 @@ import {
   type ActivityChange,
   type ActivityRow,
   insertEvents,
+  lockActivity,
   type NewEvent,
   readActivity,
   writeDecisions,
@@ -194,9 +195,7 @@ export function makeIdleSweep(
     const requests: StopRequest[] = [];
     const changed: string[] = [];
     await database.db.transaction(async (tx) => {
-      await tx.execute(sql`
-        SELECT 1 FROM workspace_activity WHERE workspace_id = ANY(${sql.param(workspaceIds)}::uuid[])
-         ORDER BY workspace_id FOR UPDATE`);
+      await lockActivity(tx, workspaceIds);
       const rows = await readActivity(
         tx,
         sql`WHERE w.id = ANY(${sql.param(workspaceIds)}::uuid[]) AND ${isRunning} ORDER BY a.stops_at`,
@@ -233,6 +232,44 @@ export function makeIdleSweep(
             AND w.id > ${after}
           ORDER BY w.id LIMIT ${pageSize}`,
     );
+  }
+
+  async function* heldPages(): AsyncGenerator<string[]> {
+    for (let after = '00000000-0000-0000-0000-000000000000'; ; ) {
+      const page = await readActivity(
+        database.db,
+        sql`WHERE a.held AND ${isRunning} AND w.id > ${after} ORDER BY w.id LIMIT ${pageSize}`,
+      );
+      if (page.length > 0) yield page.map(({ workspaceId }) => workspaceId);
+      if (page.length < pageSize) return;
+      after = page.at(-1)!.workspaceId;
+    }
+  }
+
+  /** Decides again under the rows' locks: a workspace that is in use by now stays. */
+  async function releasePage(
+    workspaceIds: readonly string[],
+    by: string,
+  ): Promise<Map<ActivityRow, ActivityChange>> {
+    const changes = new Map<ActivityRow, ActivityChange>();
+    await database.db.transaction(async (tx) => {
+      await lockActivity(tx, workspaceIds);
+      const held = await readActivity(
+        tx,
+        sql`WHERE w.id = ANY(${sql.param(workspaceIds)}::uuid[]) AND a.held AND ${isRunning}`,
+      );
+      const at = now().getTime();
+      for (const row of held) {
+        const { evaluated } = await evaluateRow(deps, row, at);
+        const { cause, because } = evaluated.stored;
+        changes.set(row, {
+          ...decisionChange(row, evaluated),
+          ...(evaluated.kind !== 'awake' && stopChange(cause ?? 'idle', because, at, by)),
+        });
+      }
+      await writeDecisions(tx, changes);
+    });
+    return changes;
   }
 
   async function countBlocked(at: number): Promise<{ held: number; waiting: number }> {
@@ -273,20 +310,13 @@ export function makeIdleSweep(
 
     /** Lets the stops go ahead that the brake holds back. Returns how many. Their agents can still veto. */
     async release(by: string): Promise<number> {
-      const held = await readActivity(database.db, sql`WHERE a.held AND ${isRunning} LIMIT 10000`);
-      const at = now().getTime();
-      await writeDecisions(
-        database.db,
-        new Map(
-          held.flatMap((row) =>
-            row.decision
-              ? [[row, stopChange(row.decision.cause ?? 'idle', row.decision.because, at, by)]]
-              : [],
-          ),
-        ),
-      );
-      for (const { workspaceId } of held) bus.publish({ workspaceId });
-      return held.length;
+      let released = 0;
+      for await (const workspaceIds of heldPages())
+        for (const [{ workspaceId }, { pendingStop }] of await releasePage(workspaceIds, by)) {
+          if (pendingStop) released++;
+          bus.publish({ workspaceId });
+        }
+      return released;
     },
   };
 }

@@ -5,6 +5,7 @@ import {
   setCleanupPolicy,
 } from '@cde/api/cleanup.ts';
 import { parseDuration, writeDuration } from '@cde/api/durations.ts';
+import { boundOnDefault } from '@cde/api/idle-text.ts';
 import { queryOptions, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { type ChangeEvent, type FormEvent, useRef, useState } from 'react';
 import { CallError, call } from '../client.ts';
@@ -151,7 +152,12 @@ function PolicyForm({
     <form onSubmit={submit} onChange={onEdit} noValidate>
       <fieldset className="stack tight" disabled={!canChange || save.isPending}>
         {durations.map(([name, label, hint]) => (
-          <Field key={name} label={label} hint={hint} error={faults[name]}>
+          <Field
+            key={name}
+            label={label}
+            hint={name === 'defaultStopAfterSeconds' ? `${hint}${boundText(policy)}` : hint}
+            error={faults[name]}
+          >
             {(aria) => (
               <input
                 {...aria}
@@ -230,6 +236,12 @@ function PolicyForm({
       </fieldset>
     </form>
   );
+}
+
+function boundText(policy: CleanupPolicy): string {
+  const bound = boundOnDefault(policy);
+  if (!bound) return '';
+  return ` Now ${bound.text} by the ${bound.setting === 'maxStopAfterSeconds' ? 'longest' : 'shortest'} choice.`;
 }
 
 /** A text to paste into, or to fill from a file. */

@@ -11,12 +11,14 @@ import { Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, gt, lt, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { activityEvents, type StoredDecision, workspaceLeases } from '../../database/idle-schema.ts';
+import type { Queryable } from '../../database/pool.ts';
 import type { Caller, UserActor } from '../../http/actor.ts';
 import { isUuid } from '../../http/cursor.ts';
 import { writeAudit } from '../../identity/audit/audit.ts';
 import {
   type ActivityRow,
   insertEvents,
+  lockActivity,
   readActivity,
   targetOf,
   toIso,
@@ -46,27 +48,31 @@ export function makeWorkspaceActivity(
   const { database, bus, now } = deps;
   const { db } = database;
 
-  async function read(workspaceId: string): Promise<ActivityRow> {
-    const [row] = await readActivity(db, sql`WHERE w.id = ${workspaceId}`);
+  async function read(workspaceId: string, tx: Queryable = db): Promise<ActivityRow> {
+    const [row] = await readActivity(tx, sql`WHERE w.id = ${workspaceId}`);
     if (!row) throw new Problem('workspace-not-found', 'This workspace no longer exists.');
     return row;
   }
 
   /** Decides again after a change, so that readers and the agent see its effect at once. */
   async function decideAgain(workspaceId: string): Promise<StoredDecision | null> {
-    let decision: StoredDecision | null = null;
-    const row = await read(workspaceId);
-    const at = now().getTime();
-    if (row.status === 'running' && row.buildId !== null && row.buildId === row.agentBuildId) {
-      const { evaluated } = await evaluateRow(deps, row, at);
-      decision = evaluated.stored;
+    // Into the caches, so that the transaction does not wait for a second connection of the pool.
+    await deps.stopSection((await read(workspaceId)).templateVersionId);
+    await deps.bounds();
+    const decision = await db.transaction(async (tx): Promise<StoredDecision | null> => {
+      await lockActivity(tx, [workspaceId]);
+      const row = await read(workspaceId, tx);
+      if (row.status === 'stopped')
+        await writeActivity(tx, workspaceId, { startsAt: await deps.nextStart(row) });
+      if (row.status !== 'running' || row.buildId === null || row.buildId !== row.agentBuildId) return null;
+      const { evaluated } = await evaluateRow(deps, row, now().getTime());
       const isVetoed = row.pendingStop && !row.pendingStop.ready && evaluated.kind === 'awake';
-      await writeActivity(db, workspaceId, {
+      await writeActivity(tx, workspaceId, {
         ...decisionChange(row, evaluated),
         ...(isVetoed && { pendingStop: null }),
       });
-    } else if (row.status === 'stopped')
-      await writeActivity(db, workspaceId, { startsAt: await deps.nextStart(row) });
+      return evaluated.stored;
+    });
     bus.publish({ workspaceId });
     return decision;
   }

@@ -490,14 +490,27 @@ describe('leases', () => {
     const { status, body } = await call(agent, 'POST', '/api/v1/agent/leases', { seconds: 600 });
     expect([status, body.by]).toEqual([201, 'workspace']);
     expect((await call(agent, 'DELETE', `/api/v1/agent/leases/${body.id}`)).status).toBe(204);
+    const { body: audit } = await call(
+      admin,
+      'GET',
+      `/api/v1/audit?action=workspace.keep-awake*&target=${agent.name}`,
+    );
+    expect(audit.items).toMatchObject([
+      { action: 'workspace.keep-awake-end', actor: 'agent', before: { id: body.id, by: 'workspace' } },
+      { action: 'workspace.keep-awake', actor: 'agent', after: { id: body.id, for: '10 min' } },
+    ]);
   });
 
   test('are bounded in length and number', async () => {
     const agent = await running();
     const path = `/api/v1/workspaces/${agent.name}/leases`;
     expect((await call(ada, 'POST', path, { seconds: 25 * 3600 })).body.code).toBe('lease-too-long');
-    for (let held = 0; held < 100; held++) await call(ada, 'POST', path, { seconds: 60 });
-    expect((await call(ada, 'POST', path, { seconds: 60 })).body.code).toBe('too-many-leases');
+    for (let held = 0; held < 96; held++) await call(ada, 'POST', path, { seconds: 60 });
+    // Requests at the same time count each other.
+    const replies = await Promise.all(
+      Array.from({ length: 8 }, () => call(ada, 'POST', path, { seconds: 60 })),
+    );
+    expect(replies.map(({ body }) => body.code).filter((code) => code === 'too-many-leases')).toHaveLength(4);
   });
 });
 
@@ -628,9 +641,20 @@ describe('the brake', () => {
     expect(body.items.filter(({ action }: { action: string }) => action === 'hold').length).toBe(2);
     const requests = await Promise.all(agents.map(async (agent) => (await report(agent)).shutdown));
     expect(requests.filter(Boolean).length).toBe(5);
+    // Nothing is released that need not stop any more by then.
+    const { body: bounds } = await call(admin, 'GET', '/api/v1/cleanup/policy');
+    await call(admin, 'PUT', '/api/v1/cleanup/policy', { ...bounds, minStopAfterSeconds: 3600 });
+    expect((await call(admin, 'POST', '/api/v1/cleanup/release', {})).body).toEqual({ released: 0 });
+    const { etag: _, ...restored } = bounds;
+    await call(admin, 'PUT', '/api/v1/cleanup/policy', restored);
+    for (const agent of agents) await report(agent);
+    await sweep();
     expect((await call(admin, 'POST', '/api/v1/cleanup/release', {})).body).toEqual({ released: 2 });
     const { body: audit } = await call(admin, 'GET', '/api/v1/audit?action=cleanup.release');
-    expect(audit.items).toMatchObject([{ actor: 'adm', after: { released: 2 } }]);
+    expect(audit.items).toMatchObject([
+      { actor: 'adm', after: { released: 2 } },
+      { actor: 'adm', after: { released: 0 } },
+    ]);
     expect(
       (await Promise.all(agents.map(async (agent) => (await report(agent)).shutdown))).every(Boolean),
     ).toBe(true);

@@ -6,10 +6,11 @@ import { isPostponable } from '@cde/api/stop-warnings.ts';
 import { and, eq, gt } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { type StoredDecision, workspaceLeases } from '../../database/idle-schema.ts';
-import type { Database } from '../../database/pool.ts';
+import type { Database, Queryable } from '../../database/pool.ts';
 import type { AgentActor, Caller, UserActor } from '../../http/actor.ts';
 import { writeAudit } from '../../identity/audit/audit.ts';
 import { type ActivityRow, insertEvents, targetOf } from '../../idle/activity-store.ts';
+import { lockWorkspace } from '../store.ts';
 
 /** A workspace can have so many leases at once: each program that runs in it may hold one. */
 const maxLeases = 100;
@@ -83,8 +84,8 @@ export function makeLeases(deps: {
       );
   }
 
-  async function checkNumber(workspaceId: string, at: Date): Promise<void> {
-    const held = await db.$count(
+  async function checkNumber(tx: Queryable, workspaceId: string, at: Date): Promise<void> {
+    const held = await tx.$count(
       workspaceLeases,
       and(eq(workspaceLeases.workspaceId, workspaceId), gt(workspaceLeases.expiresAt, at)),
     );
@@ -114,11 +115,13 @@ export function makeLeases(deps: {
     { reason, at, expiresAt }: { reason: string; at: Date; expiresAt: Date },
   ): Promise<StoredLease> {
     const { workspaceId } = row;
-    await checkNumber(workspaceId, at);
     const by = nameOf(caller);
     const lease = { id: v7(), workspaceId, by, reason, createdAt: at, expiresAt };
     const length = spanText(expiresAt.getTime() - at.getTime());
     await db.transaction(async (tx) => {
+      // So that grants at the same time count each other.
+      await lockWorkspace(tx, workspaceId);
+      await checkNumber(tx, workspaceId, at);
       await tx.insert(workspaceLeases).values(lease);
       await insertEvents(tx, [
         {
@@ -130,13 +133,11 @@ export function makeLeases(deps: {
           text: `kept awake for ${length} by ${leaseOwner(by)}${reason ? `: ${reason}` : ''}`,
         },
       ]);
-      // Programs in it hold many, and the history of the workspace has those.
-      if (caller.actor.kind === 'user')
-        await writeAudit(tx, caller, {
-          ...targetOf(row),
-          action: 'workspace.keep-awake',
-          after: { id: lease.id, for: length, expiresAt: expiresAt.toISOString(), reason },
-        });
+      await writeAudit(tx, caller, {
+        ...targetOf(row),
+        action: 'workspace.keep-awake',
+        after: { id: lease.id, for: length, expiresAt: expiresAt.toISOString(), reason },
+      });
     });
     return lease;
   }
@@ -176,17 +177,16 @@ export function makeLeases(deps: {
           text: `no longer kept awake by ${leaseOwner(before.by)}`,
         },
       ]);
-      if (caller.actor.kind === 'user')
-        await writeAudit(tx, caller, {
-          ...targetOf(row),
-          action: 'workspace.keep-awake-end',
-          before: {
-            id: leaseId,
-            by: before.by,
-            expiresAt: before.expiresAt.toISOString(),
-            reason: before.reason,
-          },
-        });
+      await writeAudit(tx, caller, {
+        ...targetOf(row),
+        action: 'workspace.keep-awake-end',
+        before: {
+          id: leaseId,
+          by: before.by,
+          expiresAt: before.expiresAt.toISOString(),
+          reason: before.reason,
+        },
+      });
     });
     await decideAgain(workspaceId);
   }

@@ -7,7 +7,7 @@ import { scheduledStartLeaseMs } from '../../idle/policy.ts';
 import { evaluateRow, type IdleDeps } from '../../idle/reports.ts';
 import { type Holidays, nextStart } from '../../idle/schedule.ts';
 import type { Logger } from '../../log.ts';
-import { requestBuild } from '../builds/builds.ts';
+import { requestUnattended } from '../builds/request-unattended.ts';
 
 /** After an outage: a start this long ago is not made up for, because the day is over or its owner has started it. */
 const lateMs = 2 * 3600_000;
@@ -31,12 +31,11 @@ export function makeScheduledStarts(
     const at = now();
     const isLate = at.getTime() - row.startsAt! > lateMs;
     if (!isLate) {
-      await requestBuild({ database, bus, now }, 'system', {
-        workspaceId,
-        transition: 'start',
-        reason: 'daily start',
-        action: 'cleanup.start',
-      });
+      const build = await requestUnattended(
+        { database, bus, now, log },
+        { workspaceId, transition: 'start', reason: 'daily start', action: 'cleanup.start' },
+      );
+      if (!build) return false;
       await database.db.insert(workspaceLeases).values({
         id: v7(),
         workspaceId,
@@ -61,14 +60,7 @@ export function makeScheduledStarts(
               AND w.desired = 'stopped' ORDER BY a.starts_at LIMIT ${batchSize}`,
       );
       let started = 0;
-      for (const row of due) {
-        try {
-          if (await start(row)) started++;
-        } catch (error) {
-          // Another build is in progress. The next sweep tries again.
-          log.warn({ err: error, workspace: row.workspaceId }, 'could not start a workspace by its schedule');
-        }
-      }
+      for (const row of due) if (await start(row)) started++;
       return started;
     },
   };

@@ -9,7 +9,7 @@ import type { ActivityReports } from '../../idle/reports.ts';
 import type { Logger } from '../../log.ts';
 import { appendLog, type NewLine } from '../builds/build-log.ts';
 import { unfinishedBuilds } from '../builds/build-store.ts';
-import { requestBuild } from '../builds/builds.ts';
+import { requestUnattended } from '../builds/request-unattended.ts';
 import { enqueueReconcile } from '../queue.ts';
 import { advanceStages } from '../statuses.ts';
 import { serverLine } from '../steps/log-lines.ts';
@@ -93,20 +93,18 @@ export function makeShutdowns(deps: {
     lines?: NewLine[];
   }): Promise<void> {
     const { workspaceId, cause, reason, isIdleStop, lines = [] } = request;
-    try {
-      const build = await requestBuild({ database, bus, now }, 'system', {
+    const build = await requestUnattended(
+      { database, bus, now, log },
+      {
         workspaceId,
         transition: 'stop',
         reason,
         isIdleStop,
         stopCause: cause,
         action: `cleanup.stop-${cause}`,
-      });
-      if (lines.length > 0) await db.transaction((tx) => appendLog(tx, build.id, lines));
-    } catch (error) {
-      // Another build is in progress. The sweep tries again.
-      log.warn({ err: error, workspace: workspaceId }, 'cleanup could not stop a workspace');
-    }
+      },
+    );
+    if (build && lines.length > 0) await db.transaction((tx) => appendLog(tx, build.id, lines));
   }
 
   /** Cancels the stop of an idle workspace if it has not begun. */

@@ -4,7 +4,7 @@ import { type ActivityRow, eachActivity } from '../../idle/activity-store.ts';
 import { evaluateRow, type IdleDeps } from '../../idle/reports.ts';
 import { dormantAtOf, unusedOf } from '../../idle/unused.ts';
 import type { Logger } from '../../log.ts';
-import { requestBuild } from '../builds/builds.ts';
+import { requestUnattended } from '../builds/request-unattended.ts';
 import { dormantRequest } from './dormant-request.ts';
 
 const dayMs = 24 * 3600_000;
@@ -47,12 +47,8 @@ export function makeDormancy(deps: IdleDeps & { log: Logger }) {
     async runOnce(): Promise<number> {
       let count = 0;
       for await (const { row, reason } of findDue()) {
-        try {
-          await requestBuild({ database, bus, now }, 'system', dormantRequest(row.workspaceId, reason));
-          count++;
-        } catch (error) {
-          log.warn({ err: error, workspace: row.workspaceId }, 'could not make a workspace dormant');
-        }
+        const request = dormantRequest(row.workspaceId, reason);
+        if (await requestUnattended({ database, bus, now, log }, request)) count++;
       }
       return count;
     },

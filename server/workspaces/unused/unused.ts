@@ -17,7 +17,7 @@ import {
 import { evaluateRow, type IdleDeps } from '../../idle/reports.ts';
 import { decideUnused, unusedOf } from '../../idle/unused.ts';
 import type { Logger } from '../../log.ts';
-import { requestBuild } from '../builds/builds.ts';
+import { requestUnattended } from '../builds/request-unattended.ts';
 import { lockWorkspace } from '../store.ts';
 
 const dayMs = 24 * 3600_000;
@@ -193,8 +193,9 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
     const { days } = await decide(row, now().getTime());
     if (days.delete === null) return false;
     const reason = `deleted: no person has used it for ${dayCountText(days.delete)}, as announced`;
-    try {
-      await requestBuild({ database, bus, now }, 'system', {
+    const build = await requestUnattended(
+      { database, bus, now, log },
+      {
         workspaceId,
         transition: 'delete',
         home: 'keep',
@@ -217,12 +218,9 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
             },
           ]);
         },
-      });
-      return true;
-    } catch (error) {
-      log.warn({ err: error, workspace: workspaceId }, 'cleanup could not delete a workspace');
-      return false;
-    }
+      },
+    );
+    return build !== null;
   }
 
   return {
