@@ -641,7 +641,7 @@ describe('the brake', () => {
     expect(body.items.filter(({ action }: { action: string }) => action === 'hold').length).toBe(2);
     const requests = await Promise.all(agents.map(async (agent) => (await report(agent)).shutdown));
     expect(requests.filter(Boolean).length).toBe(5);
-    // Nothing is released that need not stop any more by then.
+    // A workspace that is no longer due is not released.
     const { body: bounds } = await call(admin, 'GET', '/api/v1/cleanup/policy');
     await call(admin, 'PUT', '/api/v1/cleanup/policy', { ...bounds, minStopAfterSeconds: 3600 });
     expect((await call(admin, 'POST', '/api/v1/cleanup/release', {})).body).toEqual({ released: 0 });
