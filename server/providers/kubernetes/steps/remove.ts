@@ -4,6 +4,7 @@ import type { Connection } from '../api/connections.ts';
 import type { KubeObject } from '../api/models.ts';
 import { labels } from '../api/names.ts';
 import { describeStuckNamespace } from '../reasons/namespaces.ts';
+import { ignoreConflict } from './apply.ts';
 import { discardHome, retainHome, volumeOfClaim } from './homes.ts';
 import { takeSnapshot } from './snapshots.ts';
 import { type State, writeRemovedState, writeState } from './state.ts';
@@ -46,7 +47,10 @@ export async function removeStep(
       if (snapshot) state.snapshot = snapshot;
       if (!done) return again(state);
     }
-    if (!deletionTimestamp) await client.remove(ref, { ...(uid && { uid }) });
+    if (!deletionTimestamp) {
+      if (volume) await removeWorkspacePod({ client, view }, namespace, volume);
+      await client.remove(ref, { ...(uid && { uid }) });
+    }
     const waited = now.getTime() - Date.parse(deletionTimestamp ?? now.toISOString());
     const why = waited > stuckAfterMs ? describeStuckNamespace(there) : '';
     const text = `The namespace ${namespace} is still terminating${why}.`;
@@ -62,6 +66,27 @@ export async function removeStep(
     state: writeRemovedState(state),
     homeRetained: state.homeRetained === true && volume !== undefined,
   };
+}
+
+/**
+ * Deletes the pod and the claim of the home just before the namespace. Kubernetes begins with the content of a deleted
+ * namespace after 5 s, and if anything in it still terminates then, looks again only after about 8 s. Whether the volume
+ * outlives its claim was set by `disposeOfHome`.
+ */
+async function removeWorkspacePod(
+  { client, view }: Pick<Connection, 'client' | 'view'>,
+  namespace: string,
+  volume: string,
+): Promise<void> {
+  const statefulSet = view.get('StatefulSet', namespace, 'workspace');
+  const claim = view.get('PersistentVolumeClaim', namespace, 'home');
+  const isOfHome = volumeOfClaim(claim) === volume;
+  for (const object of [statefulSet, isOfHome ? claim : null]) {
+    if (!object || object.metadata.deletionTimestamp) continue;
+    const { apiVersion, kind, metadata } = object;
+    const { name, uid } = metadata;
+    await client.remove({ apiVersion, kind, namespace, name }, { ...(uid && { uid }) }).catch(ignoreConflict);
+  }
 }
 
 async function disposeOfHome(

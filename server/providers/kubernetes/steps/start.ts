@@ -104,7 +104,11 @@ async function checkPod(
   const found = view.get('Pod', namespace, 'workspace-0');
   const pod = found && isOfBuild(found, launch.buildId) ? found : null;
   const status = pod && containerStatus(pod, 'workspace');
-  const runs = pod !== null && status?.state?.running !== undefined && !pod.metadata.deletionTimestamp;
+  const runs =
+    pod !== null &&
+    status?.state?.running !== undefined &&
+    !pod.metadata.deletionTimestamp &&
+    isOfNewestRevision(pod, statefulSet);
   // A pod that runs keeps its claim; one that does not run yet cannot use a claim that is being deleted.
   const hasClaim = claim !== null && (runs || !claim.metadata.deletionTimestamp);
   if (!there || there.metadata.deletionTimestamp || !statefulSet || !hasClaim) {
@@ -124,6 +128,18 @@ async function checkPod(
   const old = !pod && found?.metadata.deletionTimestamp ? found : null;
   if (old) await forceDelete(connection.client, old, options.now(), context);
   return explainWait(connection, spec, state, { pod, old, claim, statefulSet }, context, options.now());
+}
+
+/**
+ * False for a pod that its StatefulSet is about to replace: another replica may have begun this build with other server
+ * URLs, and been killed before it had recorded that.
+ */
+function isOfNewestRevision(pod: Kube<'Pod'>, statefulSet: Kube<'StatefulSet'> | null): boolean {
+  const { observedGeneration, updateRevision } = statefulSet?.status ?? {};
+  return (
+    observedGeneration === statefulSet?.metadata.generation &&
+    pod.metadata.labels?.['controller-revision-hash'] === updateRevision
+  );
 }
 
 /** Done, once the services of a running workspace are ready or were waited for long enough. */
