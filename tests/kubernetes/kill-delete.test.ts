@@ -5,20 +5,19 @@ const rig = setUpReplicaKill('delete');
 
 test(
   'a deletion is finished by another replica, and exactly one home is retained',
-  async () => {
-    await rig.killAfterEachChange(1, async (kill) => {
-      const { name, id } = await rig.create();
-      const { namespace, volume } = await rig.expectRunning(name, 'start');
-      await kill(name, id);
-      await rig.waitUntilDeleted(name);
-      expect(await rig.cluster.get({ apiVersion: 'v1', kind: 'Namespace', name: namespace })).toBeNull();
-      const retained = await rig.cluster.list({
-        apiVersion: 'v1',
-        kind: 'PersistentVolume',
-        labels: `cde.dev/workspace=${id},cde.dev/home=kept`,
-      });
-      expect(retained.map(({ metadata }) => metadata.name)).toEqual([volume]);
-    });
-  },
+  () =>
+    rig.killAfterEachChange(1, {
+      prepare: () => rig.createWithHome(),
+      async check({ name, id, home: { namespace, volume } }) {
+        await rig.waitUntilDeleted(name);
+        expect(await rig.cluster.get({ apiVersion: 'v1', kind: 'Namespace', name: namespace })).toBeNull();
+        const retained = await rig.cluster.list({
+          apiVersion: 'v1',
+          kind: 'PersistentVolume',
+          labels: `cde.dev/workspace=${id},cde.dev/home=kept`,
+        });
+        expect(retained.map(({ metadata }) => metadata.name)).toEqual([volume]);
+      },
+    }),
   killTimeoutMs,
 );

@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { createHash } from 'node:crypto';
+import { flushCompileCache } from 'node:module';
 import { readConfig } from '@cde/server/config.ts';
 import { startControlPlane } from '@cde/server/control-plane.ts';
 import { openDatabase } from '@cde/server/database/pool.ts';
@@ -13,16 +14,18 @@ import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provide
 import type { Provider } from '@cde/server/providers/provider.ts';
 
 /**
- * A real replica on a real cluster. With HANG_FOR it hangs in a move of that workspace after HANG_AT changes of objects
- * on the cluster (0: before the first) until the test kills it. SILENT_MS shortens the time after which a silent watch is
- * replaced. With AHEAD_MS its clock is ahead. Reports to the test by IPC.
+ * A real replica on a real cluster. HANG_AT names workspaces by their ids, and after how many changes of objects on the
+ * cluster (0: before the first) it hangs in a move of each until the test kills it. SILENT_MS shortens the time after which
+ * a silent watch is replaced. With AHEAD_MS its clock is ahead. Reports to the test by IPC.
  */
 const log = makeLog(process.env.CDE_LOG_LEVEL ?? 'silent');
 const config = readConfig([], process.env);
 const database = openDatabase(config.databaseUrl!, { max: 10 + 2 * config.concurrency });
-const { HANG_FOR: hangFor, HANG_AT: hangAt, SILENT_MS: silentMs, AHEAD_MS: aheadMs } = process.env;
+// A start must not fail because the machine is busy.
+database.pool.options.connectionTimeoutMillis = 60_000;
+const { HANG_AT: hangAt, SILENT_MS: silentMs, AHEAD_MS: aheadMs } = process.env;
 
-const own = hangFor !== undefined || silentMs !== undefined ? await ownProvider() : undefined;
+const own = hangAt !== undefined || silentMs !== undefined ? await ownProvider() : undefined;
 const server = await startControlPlane({
   config,
   database,
@@ -31,6 +34,8 @@ const server = await startControlPlane({
   ...(own && { providers: new Map([['kubernetes', own]]) }),
 });
 process.send!({ ready: server.url });
+// Otherwise only a process that ends by itself writes it.
+flushCompileCache();
 process.on('disconnect', () => process.exit(0));
 
 async function ownProvider(): Promise<Provider> {
@@ -45,20 +50,23 @@ async function ownProvider(): Promise<Provider> {
   });
   await connections.refresh();
 
-  /** Set during a move of the workspace that hangs. */
-  const moving = new AsyncLocalStorage<true>();
-  let changes = 0;
-  async function hang(): Promise<void> {
-    if (!moving.getStore() || changes !== Number(hangAt)) return;
-    process.send!({ hung: changes });
+  const hangsAt = new Map<string, number>(Object.entries(JSON.parse(hangAt ?? '{}')));
+  /** Set during a move of a workspace that is to hang. */
+  const moving = new AsyncLocalStorage<string>();
+  const changes = new Map<string, number>();
+  async function hang(id: string): Promise<void> {
+    if (changes.get(id) !== hangsAt.get(id)) return;
+    process.send!({ hung: id });
     await new Promise(() => {});
   }
   const changing = <A extends unknown[], T>(call: (...args: A) => Promise<T>) => {
     return async (...args: A): Promise<T> => {
-      await hang();
+      const id = moving.getStore();
+      if (id === undefined) return call(...args);
+      await hang(id);
       const result = await call(...args);
-      if (moving.getStore()) changes++;
-      await hang();
+      changes.set(id, changes.get(id)! + 1);
+      await hang(id);
       return result;
     };
   };
@@ -92,8 +100,11 @@ async function ownProvider(): Promise<Provider> {
     agentImage: config.agentImage,
     log,
   });
-  const within = <T>(id: string, move: () => Promise<T>) =>
-    id === hangFor ? moving.run(true, move) : move();
+  const within = <T>(id: string, move: () => Promise<T>) => {
+    if (!hangsAt.has(id)) return move();
+    if (!changes.has(id)) changes.set(id, 0);
+    return moving.run(id, move);
+  };
   return {
     ...real,
     start: (...args) => within(args[0].workspaceId, () => real.start(...args)),

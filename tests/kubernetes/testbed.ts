@@ -19,6 +19,7 @@ import { agentTestImage } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
 import { freePort } from '../kit/free-port.ts';
 import { patienceMs, until } from '../kit/until.ts';
+import { smallRequests } from './requests.ts';
 
 const program = fileURLToPath(new URL('replica.ts', import.meta.url));
 const run = promisify(execFile);
@@ -30,8 +31,8 @@ interface Reply {
 export interface Replica {
   child: ChildProcess;
   url: string;
-  /** Resolves when the replica hangs. */
-  hung: Promise<unknown>;
+  /** The ids of the workspaces in which it hangs. */
+  hung: ReadonlySet<string>;
 }
 
 /** A TCP proxy in front of the API server that can drop or stall connections. */
@@ -125,6 +126,7 @@ export async function makeTestbed(prefix: string) {
     const child = fork(program, [], {
       env: {
         ...process.env,
+        NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled'),
         DATABASE_URL: embedded.url,
         CDE_DATA_DIR: folder,
         CDE_LISTEN: new URL(url).host,
@@ -140,8 +142,14 @@ export async function makeTestbed(prefix: string) {
     });
     children.add(child);
     child.once('exit', () => children.delete(child));
-    const [{ ready }] = (await once(child, 'message')) as [{ ready: string }];
-    return { child, url: ready, hung: extraEnv.HANG_FOR ? once(child, 'message') : new Promise(() => {}) };
+    const ended = once(child, 'exit').then(([code, signal]) => {
+      throw new Error(`The replica ended with ${code ?? signal} before it was ready`);
+    });
+    const [{ ready }] = (await Promise.race([once(child, 'message'), ended])) as [{ ready: string }];
+    ended.catch(() => {});
+    const hung = new Set<string>();
+    child.on('message', (message) => void hung.add((message as { hung: string }).hung));
+    return { child, url: ready, hung };
   }
   async function kill({ child }: Replica): Promise<void> {
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -170,12 +178,16 @@ export async function makeTestbed(prefix: string) {
   const getWorkspace = async (replica: Replica, name: string) =>
     (await request(replica, 'GET', `/api/v1/workspaces/${name}`)).body;
   const hasEnded = (build: any) => ['succeeded', 'failed', 'cancelled'].includes(build?.status);
-  const waitForBuild = (replica: Replica, name: string, forMs = patienceMs) =>
-    until(
-      () => getWorkspace(replica, name),
-      (workspace) => workspace.code !== undefined || hasEnded(workspace.latestBuild),
+  /** Waits until the newest build of a workspace has ended; or the server says why there is none. */
+  const waitForBuild = async (replica: Replica, name: string, forMs = patienceMs) => {
+    const reply = await until(
+      () => request(replica, 'GET', `/api/v1/workspaces/${name}`),
+      // A busy server may answer 503.
+      ({ status, body }) => status < 500 && (status !== 200 || hasEnded(body.latestBuild)),
       forMs,
     );
+    return reply.body;
+  };
   /** All lines of a build's log, as one text. */
   async function buildLog(replica: Replica, buildId: string): Promise<string> {
     const reply = await request(replica, 'GET', `/api/v1/builds/${buildId}/log`);
@@ -193,6 +205,7 @@ export async function makeTestbed(prefix: string) {
       image: images.debian,
       pullPolicy: 'IfNotPresent',
       memory: '256Mi',
+      requests: smallRequests,
       ...section,
     })
       .map(([key, value]) => `  ${key}: ${JSON.stringify(value)}`)
