@@ -4,6 +4,9 @@
  */
 export const patienceMs = Number(process.env.CDE_TEST_PATIENCE_MS ?? 90_000);
 
+/** A condition that takes long is read less often: a tenth of the time waited so far, within these. */
+const pauseMs = { min: 10, max: 100 };
+
 type Truthy<T> = Exclude<T, false | null | undefined | 0 | ''>;
 
 /**
@@ -22,14 +25,16 @@ export async function until<T>(
   forMs = patienceMs,
 ): Promise<T> {
   const isMet = typeof check === 'string' ? Boolean : check;
-  const deadline = performance.now() + forMs;
+  const began = performance.now();
   for (;;) {
     const value = await read();
     if (isMet(value)) return value;
-    if (performance.now() > deadline) {
+    const waitedMs = performance.now() - began;
+    if (waitedMs > forMs) {
       const what = typeof check === 'string' ? check : 'a condition';
       throw new Error(`Waited ${forMs} ms for ${what}; the last value was ${JSON.stringify(value)}`);
     }
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    const pause = Math.min(Math.max(waitedMs / 10, pauseMs.min), pauseMs.max);
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
