@@ -5,15 +5,23 @@ import { patienceMs } from './until.ts';
 const maxErrorLength = 400;
 const slowestShown = 20;
 
+/** Set to check that each test can be retried (tests/kit/fail-first.ts). */
+const failsFirst = Boolean(process.env.CDE_TEST_FAIL_FIRST);
+
 /**
  * What every suite has in common. In CI a failed test runs once more, and a test that passes then is
  * listed as `flaky:` with its first error, so that one unlucky test does not cost a run and is not forgotten.
  */
 export const everySuite = {
   root: fileURLToPath(new URL('../..', import.meta.url)),
-  setupFiles: ['server/database/drizzle-imports.ts', 'tests/kit/patience.ts'],
+  setupFiles: [
+    'server/database/drizzle-imports.ts',
+    'tests/kit/patience.ts',
+    ...(failsFirst ? ['tests/kit/fail-first.ts'] : []),
+  ],
   expect: { poll: { timeout: patienceMs } },
-  ...(process.env.CI ? { retry: 1, reporters: ['default' as const, makeCiReporter()] } : { retry: 0 }),
+  retry: process.env.CI || failsFirst ? 1 : 0,
+  ...(process.env.CI && !failsFirst && { reporters: ['default' as const, makeCiReporter()] }),
 };
 
 /** Prints a line for each flaky test, and the slowest tests of the suite. */

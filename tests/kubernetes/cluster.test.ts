@@ -56,13 +56,13 @@ const pod = (name: string, container: object, rest: object = {}) => ({
   },
 });
 
-const ready = (name: string) => kubectl('wait', '--for=condition=Ready', `pod/${name}`, '--timeout=120s');
+const ready = (name: string) => kubectl('wait', '--for=condition=Ready', `pod/${name}`, '--timeout=300s');
 const ended = (name: string) =>
   kubectl(
     'wait',
     '--for=jsonpath={.status.containerStatuses[0].state.terminated}',
     `pod/${name}`,
-    '--timeout=120s',
+    '--timeout=300s',
   );
 const sleeps = { command: ['sleep', 'infinity'] };
 
@@ -111,14 +111,14 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
     expect(await kubectl('exec', 'second', '--', 'cat', '/home/dev/file')).toBe('kept\n');
 
     await kubectl('patch', 'pvc', 'home', '-p', '{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}');
-    await kubectl('wait', '--for=jsonpath={.status.capacity.storage}=2Gi', 'pvc/home', '--timeout=120s');
+    await kubectl('wait', '--for=jsonpath={.status.capacity.storage}=2Gi', 'pvc/home', '--timeout=300s');
 
     const volume = await kubectl('get', 'pvc', 'home', '-o', 'jsonpath={.spec.volumeName}');
     const path = await kubectl('get', 'pv', volume, '-o', 'jsonpath={.spec.hostPath.path}');
     expect(existsSync(path)).toBe(true);
     await kubectl('delete', 'pod', 'second');
     await kubectl('delete', 'pvc', 'home');
-    await kubectl('wait', '--for=delete', `pv/${volume}`, '--timeout=120s');
+    await kubectl('wait', '--for=delete', `pv/${volume}`, '--timeout=300s');
     expect(existsSync(path)).toBe(false);
   });
 
@@ -130,14 +130,14 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
       spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Gi' } }, volumeName },
     });
     await create(claim('old'));
-    await kubectl('wait', '--for=jsonpath={.status.phase}=Bound', 'pvc/old', '--timeout=120s');
+    await kubectl('wait', '--for=jsonpath={.status.phase}=Bound', 'pvc/old', '--timeout=300s');
     const volume = await kubectl('get', 'pvc', 'old', '-o', 'jsonpath={.spec.volumeName}');
     await kubectl('patch', 'pv', volume, '-p', '{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}');
     await kubectl('delete', 'pvc', 'old');
-    await kubectl('wait', '--for=jsonpath={.status.phase}=Released', `pv/${volume}`, '--timeout=120s');
+    await kubectl('wait', '--for=jsonpath={.status.phase}=Released', `pv/${volume}`, '--timeout=300s');
     await kubectl('patch', 'pv', volume, '--type=json', '-p', '[{"op":"remove","path":"/spec/claimRef"}]');
     await create(claim('new', volume));
-    await kubectl('wait', '--for=jsonpath={.status.phase}=Bound', 'pvc/new', '--timeout=120s');
+    await kubectl('wait', '--for=jsonpath={.status.phase}=Bound', 'pvc/new', '--timeout=300s');
     await kubectl('patch', 'pv', volume, '-p', '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}');
   });
 
@@ -258,7 +258,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
       );
       await ready('fake');
       expect(kwok.nodes).toContain(await kubectl('get', 'pod', 'fake', '-o', 'jsonpath={.spec.nodeName}'));
-      await kubectl('delete', 'pod', 'fake', '--timeout=120s');
+      await kubectl('delete', 'pod', 'fake', '--timeout=300s');
     } finally {
       await kwok.stop();
     }

@@ -12,6 +12,7 @@ import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
 import { agentTestImage } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
+import { smallRequests } from './requests.ts';
 
 const run = promisify(execFile);
 const kubeconfig = process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig');
@@ -23,7 +24,7 @@ function makeSpec(): WorkspaceSpec {
   const workspaceId = randomUUID();
   const name = `w${workspaceId.slice(0, 8)}`;
   const { template, faults } = parseTemplate({
-    'template.yaml': `name: t\nprovider: kubernetes\nhome: { size: 1Gi }\nkubernetes: { image: "${images.debian}", pullPolicy: IfNotPresent }\n`,
+    'template.yaml': `name: t\nprovider: kubernetes\nhome: { size: 1Gi }\nkubernetes: { image: "${images.debian}", pullPolicy: IfNotPresent, requests: ${JSON.stringify(smallRequests)} }\n`,
   });
   if (!template) throw new Error(JSON.stringify(faults));
   const workspace = { id: workspaceId, name, owner: 'ada' };

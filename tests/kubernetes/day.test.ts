@@ -10,6 +10,7 @@ import { type Registry, startRegistry } from '../cluster/registry.ts';
 import { tool } from '../cluster/tool.ts';
 import { freePort } from '../kit/free-port.ts';
 import { type Machine, makeMachine } from '../kit/machine.ts';
+import { smallRequests } from './requests.ts';
 
 /** A developer's whole day, by the commands that they type, on a real cluster. */
 
@@ -38,6 +39,7 @@ kubernetes:
   image: ${image}
   pullPolicy: IfNotPresent
   memory: 512Mi
+  requests: ${JSON.stringify(smallRequests)}
   quota: { pods: 10 }
   podSecurity: privileged
   builder: { rootless: false, cache: 1Gi, insecureRegistries: ["${registry.host}"] }
@@ -255,7 +257,7 @@ test('the starter template starts with its minimum values and the database', asy
   const given = Object.entries(minima).flatMap(([name, value]) => ['--param', `${name}=${value}`]);
   const least = `least-${++attempts}`;
   await ok('create', least, '--template', 'kubernetes', ...given);
-  const rollout = ['kubectl', 'rollout', 'status', 'deployment/postgres', '--timeout=60s'];
+  const rollout = ['kubectl', 'rollout', 'status', 'deployment/postgres', '--timeout=300s'];
   expect(await ok('env', least, '--', ...rollout)).toContain('successfully rolled out');
   await ok('delete', least, '--yes', '--discard-home');
 });

@@ -13,6 +13,7 @@ import { kubeconfigPath } from '../cluster/layout.ts';
 import { tool } from '../cluster/tool.ts';
 import { until } from '../kit/until.ts';
 import { buildCdeImages } from './cde-images.ts';
+import { smallRequests } from './requests.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const id = randomBytes(3).toString('hex');
@@ -28,6 +29,8 @@ let kube: string;
 let url: string;
 let env: NodeJS.ProcessEnv;
 let token: string;
+/** A retry must not find the names of the first attempt taken. */
+let attempts = 0;
 const owner = `own${id}`;
 
 interface Ran {
@@ -74,7 +77,7 @@ const install = (given: object, release = name) =>
       helm,
       [
         ...['upgrade', '--install', release, join(root, 'helm'), '--kubeconfig', kubeconfig],
-        ...['--namespace', namespace, '--values', '-', '--wait', '--timeout', '4m'],
+        ...['--namespace', namespace, '--values', '-', '--wait', '--timeout', '8m'],
       ],
       JSON.stringify(given),
     ),
@@ -170,7 +173,8 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const child of children) child.kill('SIGKILL');
   if (ours && kube) {
-    if (token) cde('delete', 'web', '--yes', '--discard-home');
+    for (let attempt = 1; token && attempt <= attempts; attempt++)
+      cde('delete', `web-${attempt}`, '--yes', '--discard-home');
     run(helm, ['uninstall', name, '--kubeconfig', kubeconfig, '--namespace', namespace]);
     const made = kubectlIn(namespace, [
       'get',
@@ -188,6 +192,8 @@ afterAll(async () => {
 });
 
 test.skipIf(!ours)('the chart is installed, and its first owner signs in', async () => {
+  // What an attempt before has left.
+  run(helm, ['uninstall', name, '--kubeconfig', kubeconfig, '--namespace', namespace, '--wait']);
   // Nothing of it is there when a value cannot be used.
   const wrong = { ...values(), server: { ...values().server, settings: { CDE_TRUST_PROXY: 'ingress' } } };
   expect(() => install(wrong)).toThrow('failed pre-install');
@@ -294,7 +300,7 @@ test.skipIf(!ours)("the server's token does not give control of the cluster", ()
   };
   expect(refused(['-n', 'kube-system', 'create', '-f', '-'], pod)).toContain('forbidden');
   // Nobody else's namespaces, by whatever name and labels; no rights in them.
-  const space = `victim-${id}`;
+  const space = `victim-${id}-${++attempts}`;
   kubectl(['create', 'namespace', space]);
   const only = 'namespaces of its own workspaces only';
   expect(refused(['delete', 'namespace', space, '--wait=false'])).toContain(only);
@@ -375,36 +381,37 @@ test.skipIf(!ours)("the server's token does not give control of the cluster", ()
 test.skipIf(!ours)(
   'a workspace on the cluster: created, entered by OpenSSH, its session outlives a rollout',
   async () => {
+    const web = `web-${++attempts}`;
     const template = {
       'template.yaml': [
         'name: shell',
         'provider: kubernetes',
         'home: { size: 1Gi }',
-        `kubernetes: { image: "${images.debian}", pullPolicy: IfNotPresent, cpus: 1, memory: 256Mi }`,
+        `kubernetes: { image: "${images.debian}", pullPolicy: IfNotPresent, cpus: 1, memory: 256Mi, requests: ${JSON.stringify(smallRequests)} }`,
         '',
       ].join('\n'),
     };
     const published = await api('POST', '/api/v1/templates', { files: template });
     expect(published.status, JSON.stringify(published.body)).toBe(201);
-    good(cde('create', 'web', '--template', 'shell'), 'cde create');
-    expect(JSON.parse(good(cde('show', 'web', '--json'), 'cde show'))).toMatchObject({
+    good(cde('create', web, '--template', 'shell'), 'cde create');
+    expect(JSON.parse(good(cde('show', web, '--json'), 'cde show'))).toMatchObject({
       status: 'running',
-      namespace: `cde-${owner}-web`,
+      namespace: `cde-${owner}-${web}`,
     });
 
     const config = join(folder, 'ssh-config');
     good(cde('config-ssh', '--ssh-config', config), 'cde config-ssh');
-    const ssh = (command: string) => run('ssh', ['-F', config, 'web.cde', command]);
+    const ssh = (command: string) => run('ssh', ['-F', config, `${web}.cde`, command]);
     expect(good(ssh('id -un; echo kept > note'), 'ssh')).toBe(`${owner}\n`);
 
     // kubectl on the developer's machine.
-    const kubeconfigOf = join(folder, 'kube');
-    good(cde('kubeconfig', 'web', '--kubeconfig', kubeconfigOf), 'cde kubeconfig');
+    const kubeconfigOf = join(folder, web);
+    good(cde('kubeconfig', web, '--kubeconfig', kubeconfigOf), 'cde kubeconfig');
     const pods = run(kube, ['kubectl', '--kubeconfig', kubeconfigOf, 'get', 'pods', '-o', 'name']);
     expect(good(pods, 'kubectl of the developer')).toContain('pod/workspace-0');
 
     // The browser's terminal, which the server opens from inside the cluster.
-    const socket = new WebSocket(`${url.replace('http', 'ws')}/api/v1/workspaces/web/terminal`, {
+    const socket = new WebSocket(`${url.replace('http', 'ws')}/api/v1/workspaces/${web}/terminal`, {
       headers: { authorization: `Bearer ${token}` },
     });
     let screen = '';
@@ -420,7 +427,7 @@ test.skipIf(!ours)(
     socket.terminate();
 
     // A running command, while both replicas are replaced one after the other.
-    const child = spawn('ssh', ['-F', config, 'web.cde', 'while read line; do echo "got $line"; done'], {
+    const child = spawn('ssh', ['-F', config, `${web}.cde`, 'while read line; do echo "got $line"; done'], {
       env,
       stdio: ['pipe', 'pipe', 'inherit'],
     });
@@ -451,7 +458,7 @@ test.skipIf(!ours)(
     children.add(rollout);
     const talking = setInterval(say, 500);
     await new Promise((resolve) => rollout.once('close', resolve));
-    kubectl(['rollout', 'status', `deployment/${name}-server`, '--timeout=180s']);
+    kubectl(['rollout', 'status', `deployment/${name}-server`, '--timeout=300s']);
     // Those that ended are gone for good, with the sessions that they had.
     await until(
       async () =>
@@ -462,14 +469,12 @@ test.skipIf(!ours)(
           .trim()
           .split('\n').length,
       (pods) => pods === 2,
-      90_000,
     );
     clearInterval(talking);
     say();
     await until(
       async () => got,
       (all) => all === sent,
-      60_000,
     );
     child.stdin.end();
     expect(await new Promise((resolve) => child.once('close', resolve))).toBe(0);
@@ -480,22 +485,22 @@ test.skipIf(!ours)(
 test.skipIf(!ours)(
   'a satellite of the chart: it registers, and the agent comes to it by itself',
   async () => {
+    const satellite = `tokyo-${++attempts}`;
     const satelliteToken = good(
-      cde('satellite', 'add', 'tokyo', '--region', 'ap'),
+      cde('satellite', 'add', satellite, '--region', 'ap'),
       'cde satellite add',
     ).trim();
     apply({
       apiVersion: 'v1',
       kind: 'Secret',
-      metadata: { name: 'tokyo' },
+      metadata: { name: satellite },
       stringData: { token: satelliteToken },
     });
-    const satelliteUrl = exposed('relay', 'satellite-tokyo', 7090);
-    install(values([{ name: 'tokyo', url: satelliteUrl, tokenSecret: 'tokyo' }]));
+    const satelliteUrl = exposed('relay', `satellite-${satellite}`, 7090);
+    install(values([{ name: satellite, url: satelliteUrl, tokenSecret: satellite }]));
     await until(
-      async () => (await api('GET', '/api/v1/satellites/tokyo')).body,
+      async () => (await api('GET', `/api/v1/satellites/${satellite}`)).body,
       (body) => body.state === 'online' && body.load?.agents === 1,
-      90_000,
     );
     expect(await (await fetch(`${satelliteUrl}/readyz`)).json()).toEqual({ status: 'ready' });
   },

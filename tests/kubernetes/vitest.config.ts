@@ -12,14 +12,14 @@ const clusterWide = ['tests/kubernetes/noded.test.ts', 'tests/kubernetes/snapsho
 
 /** The slowest files, so that none of them starts when the others are done. */
 const slowestFirst = [
-  'kill-start.test.ts',
-  'kill-update.test.ts',
-  'kill-delete.test.ts',
-  'provider.test.ts',
   'conformance.test.ts',
+  'provider.test.ts',
   'faults-nodes.test.ts',
-  'faults-api-server.test.ts',
+  'kill-update.test.ts',
   'day.test.ts',
+  'kill-start.test.ts',
+  'kill-delete.test.ts',
+  'faults-api-server.test.ts',
   'build.test.ts',
   'kill-stop.test.ts',
   'faults-namespaces.test.ts',
@@ -45,7 +45,7 @@ export default defineConfig({
     // Pods of four files start on the same processors.
     env: { CDE_TEST_PATIENCE_MS: '300000' },
     // A test that hangs fails; a busy machine does not. Hooks may build images and tools.
-    testTimeout: 600_000,
+    testTimeout: 900_000,
     hookTimeout: buildTimeout,
     // Most tests wait for the cluster; more files at once than this and they wait for the processor.
     maxWorkers: 4,

@@ -2,7 +2,7 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { v7 } from 'uuid';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { type EmbeddedPostgres, startEmbedded } from '../../database/embedded.ts';
 import { migrate } from '../../database/migrate.ts';
 import { type Database, openDatabase } from '../../database/pool.ts';
@@ -17,25 +17,39 @@ import { adoptOrphan } from './adopt.ts';
 import { cleanOrphans, findOrphans, type OrphanDeps } from './orphans.ts';
 import { makeKubernetesOrphans } from './source.ts';
 
-const prefix = `orphans-${Date.now().toString(36)}`;
 const system = { actor: { kind: 'system' }, requestId: 'test', ip: null } as const;
 let folder: string;
+let attempts = 0;
+/** Of one attempt at a test, which has a database and an installation of its own. */
+let prefix: string;
 let embedded: EmbeddedPostgres;
 let database: Database;
 let cluster: TestCluster;
 let connections: Connections;
 let deps: OrphanDeps;
 let ada: TestUser;
-const volumes: string[] = [];
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'cde-orphans-'));
   await chmod(folder, 0o711);
   embedded = await startEmbedded(folder, { fsync: 'off' });
-  database = openDatabase(embedded.url);
+  cluster = await openTestCluster();
+});
+afterAll(async () => {
+  cluster?.close();
+  await embedded?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+beforeEach(async () => {
+  prefix = `orphans-${Date.now().toString(36)}`;
+  const name = `attempt_${++attempts}`;
+  const server = openDatabase(embedded.url, { max: 1 });
+  await server.pool.query(`CREATE DATABASE ${name}`);
+  await server.close();
+  database = openDatabase(embedded.url.replace('/cde?', `/${name}?`));
   await migrate(database.pool);
   ada = await addUser(database, 'ada', 'owner');
-  cluster = await openTestCluster();
   const made = testConnections();
   connections = made.connections;
   // Two hours on, so that what is made now is old enough to be judged.
@@ -43,22 +57,13 @@ beforeAll(async () => {
   deps = { database, connections, installation: made.installation, now, log: makeLog('silent') };
   await vi.waitUntil(() => connections.get('one')?.view.synced, { timeout: 20_000 });
 });
-afterAll(async () => {
-  for (const namespace of await cluster.list({
-    apiVersion: 'v1',
-    kind: 'Namespace',
-    labels: `cde.dev/installation=${deps.installation}`,
-  }))
+afterEach(async () => {
+  const ours = `cde.dev/installation=${deps.installation}`;
+  await cluster.discardVolumes(ours);
+  for (const namespace of await cluster.list({ apiVersion: 'v1', kind: 'Namespace', labels: ours }))
     await cluster.removeObject(namespace);
-  for (const name of volumes) {
-    const ref = { apiVersion: 'v1', kind: 'PersistentVolume', name };
-    await cluster.patch(ref, { spec: { persistentVolumeReclaimPolicy: 'Delete' } }).catch(() => {});
-    await cluster.remove(ref);
-  }
-  await connections?.close();
-  await database?.close();
-  await embedded?.stop();
-  await rm(folder, { recursive: true, force: true });
+  await connections.close();
+  await database.close();
 });
 
 async function makeNamespace(name: string, workspaceId: string): Promise<void> {
@@ -101,9 +106,7 @@ async function makeHome(name: string): Promise<string> {
     },
     { timeout: 30_000, interval: 200 },
   );
-  const volumeName = claim.spec!.volumeName!;
-  volumes.push(volumeName);
-  return volumeName;
+  return claim.spec!.volumeName!;
 }
 async function makeRow(
   name: string,
@@ -269,6 +272,7 @@ test('orphans are found, reported and deleted with their homes retained; everyth
 });
 
 test('nothing on an unreachable cluster counts as an orphan', async () => {
+  await makeRow('elsewhere', 'running', { cluster: 'unheard-of' });
   const away = connections.get('one')!;
   const blind: Connections = {
     ...connections,

@@ -233,7 +233,7 @@ async function provoke(one: FailureScenario, attempt: string): Promise<string> {
   return namespace;
 }
 
-describe('each failure is explained', { concurrent: true, timeout: forMs + 30_000 }, () => {
+describe('each failure is explained', { concurrent: true, timeout: 2 * forMs }, () => {
   test.each(names)('%s', async (name) => {
     const attempt = nextAttempt();
     const one = scenarioOf(name, attempt);
