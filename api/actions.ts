@@ -33,6 +33,7 @@ export const Action = z.discriminatedUnion('kind', [
   plain('print-cluster-role'),
   plain('list-orphans'),
   plain('clean-orphans'),
+  plain('list-nodes'),
   plain('list-satellites'),
   plain('add-satellite'),
   z.object({ kind: z.literal('allow-satellite-web'), satellite: z.string() }),

@@ -38,6 +38,8 @@ export const catalogue = {
   'parameters-invalid': 422,
   'provider-not-available': 409,
   'cluster-not-found': 404,
+  'node-not-found': 404,
+  'node-ambiguous': 409,
   'cluster-name-taken': 409,
   'cluster-in-use': 409,
   'orphan-not-found': 404,

@@ -4,6 +4,7 @@ import * as cleanup from './cleanup.ts';
 import * as clusters from './clusters.ts';
 import type { Endpoint } from './endpoint.ts';
 import * as identity from './identity.ts';
+import * as nodes from './nodes.ts';
 import * as ports from './ports.ts';
 import * as satellitePorts from './satellite-ports.ts';
 import * as satelliteTerminals from './satellite-terminals.ts';
@@ -22,6 +23,7 @@ export const contract: Record<string, Endpoint> = Object.fromEntries(
     cleanup,
     clusters,
     identity,
+    nodes,
     ports,
     satellitePorts,
     satelliteTerminals,

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { ActivityEvent, Lease, WorkspaceActivity } from '@cde/api/activity.ts';
 import { CleanupCandidate, CleanupReport, StoredCleanupPolicy } from '@cde/api/cleanup.ts';
 import { AuditRow, NewToken, Token, User } from '@cde/api/identity.ts';
+import { Node } from '@cde/api/nodes.ts';
 import { WorkspacePort, WorkspacePorts } from '@cde/api/ports.ts';
 import { Template, TemplateVersion } from '@cde/api/templates.ts';
 import { Build, LogLine, Workspace } from '@cde/api/workspaces.ts';
@@ -49,6 +50,7 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['keep-awake hello --for 1h --reason demo', Lease],
   ['keep-awake hello --end', z.object({ ended: z.array(Lease).length(1) })],
   ['schedule hello --stop-after 4h --start-on-connect on', WorkspaceActivity],
+  ['node list', z.array(Node).min(1)],
   ['cleanup --dry-run', z.array(CleanupCandidate)],
   ['cleanup policy --set brake-percent=30', StoredCleanupPolicy],
   ['cleanup report', CleanupReport],

@@ -2,7 +2,15 @@ import type { Contention } from './contention.ts';
 import type { KubeNode } from './node.ts';
 import { appliesTo } from './plan.ts';
 import type { PassResult, Reconciler } from './reconcile.ts';
-import { diffPatch, driftsOf, eventsOf, makeReport, type NodeReport, type NodeView } from './report.ts';
+import {
+  diffPatch,
+  driftsOf,
+  eventsOf,
+  lastReport,
+  makeReport,
+  type NodeReport,
+  type NodeView,
+} from './report.ts';
 import type { Profiles } from './source.ts';
 
 export interface Daemon {
@@ -13,6 +21,8 @@ export interface Daemon {
   /** Finishes what is in progress and ends. Kernel and labels stay, because an update of noded is no reason to move workspaces. */
   stop(): Promise<void>;
 }
+
+const messageOf = (state: object | undefined) => state && 'message' in state && state.message;
 
 interface Log {
   info(fields: object, message: string): void;
@@ -87,10 +97,12 @@ export function startDaemon({
     const pass = profiles
       ? await reconciler.pass(profiles.filter((profile) => appliesTo(profile, labels)))
       : null;
-    const next = makeReport(pass, fault);
+    const next = makeReport(pass, fault, told === undefined ? lastReport(known) : told, new Date());
     for (const [name, state] of pass?.states ?? []) {
       const before = told?.profiles[name];
-      if (JSON.stringify(before) === JSON.stringify(next?.profiles[name])) continue;
+      const after = next?.profiles[name];
+      const isSame = before?.since === after?.since && messageOf(before) === messageOf(after);
+      if (told && isSame) continue;
       if (state.state === 'ready') log.info({ profile: name }, 'The kernel profile is applied');
       else log.warn({ profile: name, reason: state.reason }, state.message);
     }

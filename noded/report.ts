@@ -13,7 +13,7 @@ export interface NodeView {
 
 /** The annotation `cde.dev/kernel-profiles`, as JSON. */
 export interface NodeReport {
-  profiles: Record<string, ProfileState & { drift?: Drift }>;
+  profiles: Record<string, ProfileState & { since?: string; drift?: Drift }>;
   /** What is wrong with the file of profiles; the last valid one is in force. */
   fault?: string;
   /** What could not be restored, by sysctl. */
@@ -42,16 +42,27 @@ const maxMessageLength = 500;
 const shorten = (text: string) =>
   text.length > maxMessageLength ? `${text.slice(0, maxMessageLength - 1)}…` : text;
 
-/** What the node reports. Null: no profile applies to it, and nothing is wrong. */
-export function makeReport(pass: PassResult | null, fault: string | null): NodeReport | null {
+/** Whether a profile is still as it was, apart from words. */
+const isSameState = (a: ProfileState, b: ProfileState) =>
+  a.state === b.state && ('reason' in a ? a.reason : null) === ('reason' in b ? b.reason : null);
+
+/** What the node reports. Null: no profile applies to it, and nothing is wrong. `before`: the last report. */
+export function makeReport(
+  pass: PassResult | null,
+  fault: string | null,
+  before: Partial<NodeReport> | null,
+  now: Date,
+): NodeReport | null {
   const profiles = Object.fromEntries(
     [...(pass?.states ?? [])].map(([name, state]): [string, NodeReport['profiles'][string]] => {
       const drift = pass?.drifts.get(name);
+      const old = before?.profiles?.[name];
       return [
         name,
         {
           ...state,
           ...('message' in state && { message: shorten(state.message) }),
+          since: (old && isSameState(old, state) && old.since) || now.toISOString(),
           ...(drift && { drift }),
         },
       ];
@@ -81,7 +92,7 @@ export function diffPatch(node: NodeView, report: NodeReport | null): NodePatch 
 }
 
 /** The node's last report; empty if it has none, or if something else wrote there. */
-function lastReport(node: NodeView): Partial<NodeReport> {
+export function lastReport(node: NodeView): Partial<NodeReport> {
   try {
     return (JSON.parse(node.annotations[annotationKey] ?? '{}') ?? {}) as Partial<NodeReport>;
   } catch {
@@ -107,7 +118,7 @@ export function eventsOf(node: NodeView, report: NodeReport | null): NodeEvent[]
         message: `The kernel profile ${name}: ${drift.sysctl} was changed to ${drift.from}, and noded set it to ${drift.to} again${drift.by ? ` (${drift.by})` : ''}.`,
       });
     const reason = 'reason' in state ? state.reason : null;
-    if (old && old.state === state.state && ('reason' in old ? old.reason : null) === reason) continue;
+    if (old && isSameState(old, state)) continue;
     events.push(
       state.state === 'ready'
         ? { type: 'Normal', reason: 'KernelProfileReady', message: `The kernel profile ${name} is applied.` }

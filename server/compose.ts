@@ -8,6 +8,7 @@ import { httpPlugin } from './http/plugin.ts';
 import { identityPlugin } from './identity/plugin.ts';
 import { kubernetesPlugin } from './kubernetes/plugin.ts';
 import type { Logger } from './log.ts';
+import { nodesPlugin } from './nodes/plugin.ts';
 import { orphansPlugin } from './orphans/plugin.ts';
 import { portsPlugin } from './ports/plugin.ts';
 import { dockerProviderPlugin } from './providers/docker/plugin.ts';
@@ -58,6 +59,7 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(templatesPlugin);
   await app.register(idlePlugin);
   await app.register(workspacesPlugin);
+  await app.register(nodesPlugin);
   await app.register(connectionsPlugin);
   await app.register(portsPlugin);
   await app.register(healthPlugin);

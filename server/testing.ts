@@ -16,6 +16,7 @@ import type { Keys } from './identity/keys.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
 import { sessionCookieName } from './identity/sessions/sessions.ts';
 import { makeLog } from './log.ts';
+import { listLocalNodes } from './providers/local/nodes.ts';
 import type { Provider } from './providers/provider.ts';
 
 export interface TestDatabase extends Database {
@@ -94,6 +95,7 @@ const purgingProvider = {
   describeHome: () => ({}),
   purgeHomes: async ({ only }) => ({ purged: only ? [only] : [], incomplete: false }),
   onChange() {},
+  nodes: async () => listLocalNodes(),
   async close() {},
 } satisfies Partial<Provider> as unknown as Provider;
 

@@ -28,6 +28,7 @@ const nouns = [
   'satellites',
   'workspaces',
   'orphans',
+  'nodes',
   'kubernetes',
   'connections',
   'ports',

@@ -1,7 +1,9 @@
 import { type Command, command } from '../command/command.ts';
 
 const group = 'Administration:';
-const cluster = { cluster: { help: 'Its name, as `cde cluster list` shows it' } } as const;
+const cluster = {
+  cluster: { help: 'Its name, as `cde cluster list` shows it', completes: 'clusters' },
+} as const;
 const settings = {
   kubeconfig: {
     kind: 'text',

@@ -6,6 +6,8 @@ export type Completes =
   | 'workspaces'
   /** Workspaces that this user may open a session to. */
   | 'connectable'
+  | 'clusters'
+  | 'nodes'
   | 'templates'
   | 'users'
   | 'files'

@@ -21,7 +21,7 @@ export const completionCommands: readonly Command[] = [
     hidden: true,
     summary: 'Print completion candidates, one per line',
     arguments: {
-      kind: { help: 'workspaces, connectable, templates, users or paths' },
+      kind: { help: 'workspaces, connectable, templates, users, clusters, nodes or paths' },
       word: { help: 'The beginning of a path', optional: true },
     },
     examples: [],

@@ -1,7 +1,9 @@
 import { execFile, execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { listClusters } from '@cde/api/clusters.ts';
 import { listUsers } from '@cde/api/identity.ts';
+import { listNodes } from '@cde/api/nodes.ts';
 import { listTemplates } from '@cde/api/templates.ts';
 import { listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -13,7 +15,7 @@ import {
   Refusal,
   type TestHome,
 } from '../testing/cli.ts';
-import { template, user, workspace } from '../testing/objects.ts';
+import { cluster, node, template, user, workspace } from '../testing/objects.ts';
 
 /** Names from a hostile server: if a shell evaluated one, it would create a file or move the cursor. */
 const hostileNames = [
@@ -44,6 +46,17 @@ beforeAll(async () => {
   server = await makeFakeServer();
   server.on(listTemplates, () => ({ items: [template()], next: null }));
   server.on(listUsers, () => ({ items: [user({ username: 'ada' }), user({ username: 'bob' })], next: null }));
+  server.on(listClusters, () => ({ items: [cluster()] }));
+  server.on(listNodes, () => ({
+    items: [
+      node(),
+      node({ name: 'twin' }),
+      node({ name: 'twin', cluster: null, provider: 'local' }),
+      ...hostileNames.map((name) => node({ name })),
+    ],
+    next: null,
+    unseen: [],
+  }));
   server.on(listWorkspaces, ({ query }) => {
     // Not validated, because this server violates the API's schemas.
     throw new Refusal(200, {
@@ -112,6 +125,8 @@ const cases: [string, string[], string[]][] = [
   ['cde rsync w', ['web:'], ['bob/api:']],
   ['cde user show a', ['ada'], ['bob']],
   ['cde list --owner ', ['ada', 'bob'], ['web']],
+  ['cde node show ', ['pool.a-1', 'eu/twin', 'local/twin'], ['twin', 'ada']],
+  ['cde node list --cluster ', ['eu'], ['ada']],
   ['cde --server work start ', ['web', 'bob/api'], ['ada']],
   ['cde create x --template ', ['local'], []],
   ['cde create x --t', ['--template'], ['--param']],

@@ -1,6 +1,13 @@
 import type { Client } from '@cde/api/client.ts';
 import type { Context } from '../command/context.ts';
-import { getUser, listTemplates, listUsers, listWorkspaces } from '../connection/endpoints.ts';
+import {
+  getUser,
+  listClusters,
+  listNodes,
+  listTemplates,
+  listUsers,
+  listWorkspaces,
+} from '../connection/endpoints.ts';
 import { clean } from '../output/output.ts';
 import { shortRef } from '../workspaces/reference.ts';
 
@@ -13,8 +20,8 @@ const maxWords = 1_000;
 
 type Call = <T>(work: (client: Client, signal: AbortSignal) => Promise<T>) => Promise<T>;
 
-/** The characters of user, template and workspace names; other words are not passed to a shell. */
-const nameRule = /^[a-z0-9][a-z0-9-]{0,62}(\/[a-z0-9][a-z0-9-]{0,62})?$/i;
+/** The characters of the names of users, templates, workspaces and nodes; other words are not passed to a shell. */
+const nameRule = /^[a-z0-9][a-z0-9.-]{0,252}(\/[a-z0-9][a-z0-9.-]{0,252})?$/i;
 
 /** Prints words for the completion scripts, one per line, and nothing on errors. */
 export async function words(
@@ -39,6 +46,8 @@ export async function words(
       users,
       workspaces,
       connectable,
+      clusters,
+      nodes,
     };
     const list = Object.hasOwn(kinds, input.kind) ? kinds[input.kind]! : undefined;
     for (const name of ((await list?.(context, call)) ?? []).slice(0, maxWords))
@@ -71,6 +80,22 @@ async function workspaces(context: Context, call: Call): Promise<string[]> {
     call((client, signal) => client.call(listWorkspaces, { query: { limit: 500 }, signal })),
   ]);
   return items.map((workspace) => shortRef(workspace, me));
+}
+
+async function clusters(_: Context, call: Call): Promise<string[]> {
+  const { items } = await call((client, signal) => client.call(listClusters, { signal }));
+  return items.map(({ name }) => name);
+}
+
+/** With its cluster if several have a node of that name. */
+async function nodes(_: Context, call: Call): Promise<string[]> {
+  const { items } = await call((client, signal) =>
+    client.call(listNodes, { query: { limit: maxWords }, signal }),
+  );
+  const isUnique = (name: string) => items.filter((node) => node.name === name).length === 1;
+  return items.map(({ cluster, provider, name }) =>
+    isUnique(name) ? name : `${cluster ?? provider}/${name}`,
+  );
 }
 
 /** No role can open sessions to other users' workspaces (docs/roles.md). */

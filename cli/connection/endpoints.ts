@@ -3,6 +3,7 @@ import type * as cleanup from '@cde/api/cleanup.ts';
 import type * as clusters from '@cde/api/clusters.ts';
 import type { Endpoint, Method } from '@cde/api/endpoint.ts';
 import type * as identity from '@cde/api/identity.ts';
+import type * as nodes from '@cde/api/nodes.ts';
 import type * as ports from '@cde/api/ports.ts';
 import type * as satellites from '@cde/api/satellites.ts';
 import type * as templates from '@cde/api/templates.ts';
@@ -29,6 +30,7 @@ type A = typeof activity;
 type C = typeof clusters;
 type L = typeof cleanup;
 type I = typeof identity;
+type N = typeof nodes;
 type P = typeof ports;
 type S = typeof satellites;
 type T = typeof templates;
@@ -73,6 +75,8 @@ export const addCluster = light<C['addCluster']>('POST', `${v1}/clusters`, 'body
 export const updateCluster = light<C['updateCluster']>('PATCH', `${v1}/clusters/:cluster`, 'body');
 export const removeCluster = light<C['removeCluster']>('DELETE', `${v1}/clusters/:cluster`);
 export const listOrphans = light<C['listOrphans']>('GET', `${v1}/orphans`);
+export const listNodes = light<N['listNodes']>('GET', `${v1}/nodes`);
+export const getNode = light<N['getNode']>('GET', `${v1}/nodes/:node`);
 export const adoptOrphan = light<C['adoptOrphan']>('POST', `${v1}/orphans/adopt`, 'body');
 export const cleanOrphans = light<C['cleanOrphans']>('POST', `${v1}/orphans/clean`, 'body');
 export const createKubeCredentials = light<C['createKubeCredentials']>(

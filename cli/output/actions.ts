@@ -26,6 +26,7 @@ const commands: { [K in Action['kind']]: (action: Of<K>) => [what: string, comma
   'print-cluster-role': () => ['Print the role', 'cde cluster role'],
   'list-orphans': () => ['List orphans', 'cde cluster orphans'],
   'clean-orphans': () => ['Delete orphans', 'cde cluster orphans --clean'],
+  'list-nodes': () => ['List nodes', 'cde node list'],
   'list-satellites': () => ['List satellites', 'cde satellite list'],
   'add-satellite': () => ['Add a satellite', 'cde satellite add NAME'],
   'allow-satellite-web': ({ satellite }) => ['Let it serve browsers', `cde satellite web ${satellite}`],

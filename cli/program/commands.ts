@@ -10,6 +10,7 @@ import { homeCommands } from '../homes/commands.ts';
 import { kubernetesCommands } from '../kubernetes/commands.ts';
 import { loginCommands } from '../login/commands.ts';
 import { netcheckCommands } from '../netcheck/commands.ts';
+import { nodeCommands } from '../nodes/commands.ts';
 import { portCommands } from '../ports/commands.ts';
 import { satelliteCommands } from '../satellites/commands.ts';
 import { serverCommands } from '../server/commands.ts';
@@ -40,6 +41,7 @@ export const commands: readonly Command[] = [
   ...serverCommands,
   ...cleanupCommands,
   ...clusterCommands,
+  ...nodeCommands,
   ...satelliteCommands,
   ...completionCommands,
 ];
@@ -52,6 +54,7 @@ export const nouns: Record<string, { summary: string; group: string }> = {
   user: { summary: 'Manage users', group: 'Administration:' },
   cleanup: { summary: 'See and bound what stops idle workspaces', group: 'Administration:' },
   cluster: { summary: 'Manage Kubernetes clusters', group: 'Administration:' },
+  node: { summary: 'See the nodes that workspaces run on', group: 'Administration:' },
   home: { summary: 'Manage homes of deleted workspaces', group: 'Workspaces:' },
   server: { summary: 'Choose a server or run one', group: 'Account:' },
   satellite: { summary: 'Manage satellites', group: 'Administration:' },

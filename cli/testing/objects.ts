@@ -1,5 +1,7 @@
 import type { ActivityEvent, WorkspaceActivity } from '@cde/api/activity.ts';
+import type { Cluster } from '@cde/api/clusters.ts';
 import type { User } from '@cde/api/identity.ts';
+import type { Node } from '@cde/api/nodes.ts';
 import type { Template } from '@cde/api/templates.ts';
 import type { Build, BuildStage, LogLine, Workspace } from '@cde/api/workspaces.ts';
 
@@ -145,6 +147,50 @@ export function activityEvent(n: number, more: Partial<ActivityEvent> = {}): Act
     cause: null,
     by: null,
     text: 'Started.',
+    ...more,
+  };
+}
+
+export function node(more: Partial<Node> = {}): Node {
+  const resources = { cpus: 4, memoryBytes: 2 ** 34, storageBytes: null, pods: 110 };
+  return {
+    name: 'pool.a-1',
+    provider: 'kubernetes',
+    cluster: 'eu',
+    state: 'ready',
+    reason: null,
+    schedulable: true,
+    pool: 'dev',
+    os: 'Debian GNU/Linux 12',
+    kernel: '6.18.44',
+    architecture: 'amd64',
+    runtime: 'kubelet v1.35.4, containerd://2.2.0',
+    capacity: resources,
+    allocatable: { ...resources, cpus: 3.92 },
+    workspaces: 0,
+    kernelProfiles: [],
+    kernelFault: null,
+    notRestored: [],
+    ...more,
+  };
+}
+
+export function cluster(more: Partial<Cluster> = {}): Cluster {
+  return {
+    id: id(7),
+    name: 'eu',
+    region: 'europe-west1',
+    labels: {},
+    isDefault: true,
+    credentials: 'kubeconfig',
+    endpoint: 'https://eu.example.com',
+    publicEndpoint: null,
+    state: 'ready',
+    reason: null,
+    version: 'v1.35.4',
+    seenAt: at(0),
+    workspaces: 0,
+    createdAt: at(0),
     ...more,
   };
 }

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { type Endpoint, permissions, type Role, roles } from '@cde/api/endpoint.ts';
 import { endpoints as contract } from '@cde/api/testing.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
@@ -153,6 +154,8 @@ const rules: Record<string, Rule> = {
   [`PATCH ${v1}/clusters/:cluster`]: writeClusters,
   [`DELETE ${v1}/clusters/:cluster`]: writeClusters,
   [`GET ${v1}/orphans`]: seeClusters,
+  [`GET ${v1}/nodes`]: seeClusters,
+  [`GET ${v1}/nodes/:node`]: seeClusters,
   [`POST ${v1}/orphans/clean`]: writeClusters,
   [`POST ${v1}/orphans/adopt`]: writeClusters,
 
@@ -448,6 +451,7 @@ async function call(route: string, world: World, isForeign: boolean) {
     cluster: world.cluster,
     lease: things.leaseId,
     home: things.homeId,
+    node: hostname(),
   };
   const body = bodyFor(route, world, things, isForeign);
   const url = path.replace(/:(\w+)/g, (_, name: string) => values[name] ?? `missing-${name}`);

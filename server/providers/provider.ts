@@ -1,4 +1,5 @@
 import type { Action } from '@cde/api/actions.ts';
+import type { Node, UnseenNodes } from '@cde/api/nodes.ts';
 import type { TemplateContent } from '@cde/api/template-file.ts';
 import type { ParameterValues } from '@cde/api/template-parameters.ts';
 
@@ -195,6 +196,27 @@ export interface StepContext {
   log(text: string, level?: 'info' | 'warn' | 'error'): void;
 }
 
+/** A machine that the provider's compute runs on. */
+export interface ProviderNode extends Omit<Node, 'provider' | 'workspaces'> {
+  /** The workspaces with compute on it; null: all running ones of this provider. */
+  workspaceIds: readonly string[] | null;
+}
+
+export interface ProviderNodes {
+  nodes: ProviderNode[];
+  unseen: UnseenNodes[];
+}
+
+/** Something that happened to the machine of a workspace, for the log of its build. */
+export interface NodeIncident {
+  workspaceId: string;
+  /** Identifies it: each replica reports it, and it is recorded once. */
+  key: string;
+  at: Date;
+  level: 'info' | 'warn';
+  text: string;
+}
+
 /**
  * Turns template versions into compute. Every call can be repeated, can come from another replica than the last one, and
  * can be cut short by the death of the server.
@@ -236,6 +258,10 @@ export interface Provider {
   readonly objects?: PlatformObjects;
   /** Calls `listener` soon after something about a workspace changed: its compute ended, made progress or drifted. */
   onChange(listener: (workspaceId: string) => void): void;
+  /** The machines, from what the provider watches or remembers: a list of a thousand must not cost a call for each. */
+  nodes?(): Promise<ProviderNodes>;
+  /** Calls `listener` when a node of running workspaces no longer is as their templates need it, or is again. */
+  onNodeIncident?(listener: (incident: NodeIncident) => void): void;
   /** Releases what this process holds. Compute keeps running. */
   close(): Promise<void>;
 }

@@ -132,7 +132,10 @@ test('the node reports the profiles that apply to it and no others', async () =>
   want({ scylla, other: { ...scylla, nodeSelector: { pool: 'prod' } } });
   start();
   await soon(async () =>
-    expect(await node()).toEqual({ labels: [label('scylla')], told: { profiles: { scylla: ready } } }),
+    expect(await node()).toEqual({
+      labels: [label('scylla')],
+      told: { profiles: { scylla: { ...ready, since: expect.any(String) } } },
+    }),
   );
   expect(value('fs.aio-max-nr')).toBe('1048576');
   await soon(async () => expect((await get('/readyz')).status).toBe(200));

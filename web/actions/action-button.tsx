@@ -55,6 +55,8 @@ function destinationOf(action: Action): Destination | null {
     case 'list-orphans':
     case 'clean-orphans':
       return { to: '/clusters', label: 'Show clusters' };
+    case 'list-nodes':
+      return { to: '/nodes', label: 'Show nodes' };
     case 'list-satellites':
     case 'add-satellite':
     case 'allow-satellite-web':

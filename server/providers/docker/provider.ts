@@ -18,6 +18,7 @@ import { explainExit } from './exit.ts';
 import { makeHomes } from './homes.ts';
 import { makeImages } from './images.ts';
 import { containerName } from './names.ts';
+import { makeDockerNodes } from './nodes.ts';
 import { makeObjects } from './objects.ts';
 import type { DockerParts } from './parts.ts';
 import { startStep } from './start.ts';
@@ -186,6 +187,8 @@ export function makeDockerProvider(options: DockerProviderOptions): Provider {
     },
 
     onChange: (listener) => void listeners.push(listener),
+
+    nodes: makeDockerNodes(engine),
 
     async close() {
       watch.close();

@@ -12,6 +12,7 @@ import { KubeError } from './api/client.ts';
 import type { Connection, Connections } from './api/connections.ts';
 import { containerStatus, hasCondition, type Kube } from './api/models.ts';
 import { labels } from './api/names.ts';
+import { findIncidents, listKubernetesNodes } from './nodes.ts';
 import { sectionOf } from './objects/section.ts';
 import { explain, explainEnd, explainGone } from './reasons/explain.ts';
 import { describePendingService, pendingServices } from './reasons/services.ts';
@@ -48,6 +49,8 @@ export interface KubernetesOptions {
   agentCa?: string;
   /** The image of builders, if the template names none. */
   builderImage?: string;
+  /** The label of nodes that names their pool, if it is one of the installation's own. */
+  nodePoolLabel?: string;
   /** URLs that agents connect to besides the server's, such as those of satellites. */
   agentUrls?: () => Promise<readonly string[]>;
   log: Logger;
@@ -222,6 +225,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
           agentImage: options.agentImage,
           ...(options.agentCa && { agentCa: options.agentCa }),
           ...(options.builderImage && { builderImage: options.builderImage }),
+          ...(options.nodePoolLabel && { nodePoolLabel: options.nodePoolLabel }),
           ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
           now,
         }),
@@ -288,6 +292,12 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     },
 
     onChange: (listener) => void listeners.push(listener),
+    nodes: async () => listKubernetesNodes(connections, options.nodePoolLabel),
+    onNodeIncident(listener) {
+      connections.onNode((connection, node, before) => {
+        for (const incident of findIncidents(connection, node, before, now())) listener(incident);
+      });
+    },
     async close() {
       for (const timer of pending.values()) clearTimeout(timer);
       pending.clear();

@@ -11,6 +11,7 @@ import type { AgentProgram } from './launch.ts';
 import { findControllers } from './limits.ts';
 import type { NetworkKind } from './network.ts';
 import { makeNetworkRepair } from './network-repair.ts';
+import { listLocalNodes } from './nodes.ts';
 import { makeObjects } from './objects.ts';
 import { type LocalParts, readState } from './parts.ts';
 import { makeRuns } from './runs.ts';
@@ -155,6 +156,7 @@ export function makeLocalProvider(
     },
     objects: makeObjects(parts),
     onChange: watcher.onExit,
+    nodes: async () => listLocalNodes(),
     async close() {
       watcher.close();
       networkRepair.close();

@@ -3,6 +3,7 @@ import { type KubeClient, KubeError } from './client.ts';
 import type { ClusterRecord, ClusterSource, Connection, Connections, WatchedKind } from './connections.ts';
 import { makeGrants } from './grants.ts';
 import { makeKubeClient } from './kube-client.ts';
+import { makeNodeView } from './node-view.ts';
 import { makeView } from './view.ts';
 
 /** How often the registry is read: another replica may have added a cluster. */
@@ -38,6 +39,7 @@ export function makeConnections(options: {
   };
   const live = new Map<string, Live>();
   const listeners: Parameters<Connections['onChange']>[0][] = [];
+  const nodeListeners: Parameters<Connections['onNode']>[0][] = [];
   let closed = false;
   let refreshing: Promise<void> | null = null;
 
@@ -104,6 +106,7 @@ export function makeConnections(options: {
       try {
         connection.version = await client.version();
         connection.view.relist();
+        nodes.relist();
       } catch (error) {
         if (error instanceof KubeError && error.unreachable) onWatchState(error);
         else connection.view.relist();
@@ -118,11 +121,13 @@ export function makeConnections(options: {
       ...(options.silentMs !== undefined && { silentMs: options.silentMs }),
       onState: onWatchState,
     });
+    const nodes = makeNodeView(client);
     const connection = {
       record,
       revision: record.revision,
       client,
       view,
+      nodes,
       installation,
       grants: makeGrants(client, view),
       state: 'connecting' as Connection['state'],
@@ -131,12 +136,16 @@ export function makeConnections(options: {
       close() {
         if (probeTimer) clearTimeout(probeTimer);
         view.stop();
+        nodes.stop();
         client.close();
       },
     };
     view.onChange((namespace: string, kind: WatchedKind) => {
       report(false);
       for (const listener of listeners) listener(connection, namespace, kind);
+    });
+    nodes.onChange((...change) => {
+      for (const listener of nodeListeners) listener(connection, ...change);
     });
     if (failure) onWatchState(failure);
     else
@@ -201,6 +210,7 @@ export function makeConnections(options: {
     },
     refresh,
     onChange: (listener) => void listeners.push(listener),
+    onNode: (listener) => void nodeListeners.push(listener),
     async close() {
       closed = true;
       clearInterval(timer);

@@ -1,5 +1,6 @@
 import type { KubeClient } from './client.ts';
 import type { Kube } from './models.ts';
+import type { NodeView } from './node-view.ts';
 
 /** A cluster of the server's registry, with its credentials decrypted. `revision` increases when they change. */
 export interface ClusterRecord {
@@ -76,6 +77,7 @@ export interface Connection {
   readonly record: ClusterRecord;
   readonly client: KubeClient;
   readonly view: ClusterView;
+  readonly nodes: NodeView;
   readonly state: 'connecting' | 'ready' | 'away';
   /** Of Kubernetes, such as `v1.35.4`; null until it was read. */
   readonly version: string | null;
@@ -96,5 +98,9 @@ export interface Connections {
   /** Reads the source now, in addition to every few seconds. */
   refresh(): Promise<void>;
   onChange(listener: (connection: Connection, namespace: string, kind: WatchedKind) => void): void;
+  /** Calls back when a node of any cluster was added or changed. */
+  onNode(
+    listener: (connection: Connection, ...change: Parameters<Parameters<NodeView['onChange']>[0]>) => void,
+  ): void;
   close(): Promise<void>;
 }

@@ -2,20 +2,7 @@ import type { ProviderError } from '../../provider.ts';
 import { type KubeClient, KubeError } from '../api/client.ts';
 import type { Kube } from '../api/models.ts';
 import { kernelProfileLabel } from '../api/names.ts';
-
-/** noded's report on a node, by profile: noded/report.ts. */
-interface NodedReport {
-  profiles?: Record<string, { state?: string; message?: string }>;
-  fault?: string;
-}
-
-function readNodedReport(node: Kube<'Node'>): NodedReport {
-  try {
-    return (JSON.parse(node.metadata.annotations?.['cde.dev/kernel-profiles'] ?? '{}') ?? {}) as NodedReport;
-  } catch {
-    return {};
-  }
-}
+import { readNodedReport } from './noded-report.ts';
 
 /** More nodes with their reasons than this help nobody. */
 const maxNodesListed = 3;
@@ -25,10 +12,11 @@ export function describeKernelProfile(profile: string, nodes: Kube<'Node'>[]): P
   if (nodes.some(({ metadata }) => metadata.labels?.[kernelProfileLabel(profile)] === 'ready')) return null;
   const reasons = nodes.flatMap((node) => {
     const { profiles, fault } = readNodedReport(node);
-    const why = profiles?.[profile]?.message ?? (profiles?.[profile] ? undefined : fault);
+    const known = profiles.find(({ name }) => name === profile);
+    const why = known ? known.message : fault;
     return why ? [`${node.metadata.name}: ${why}`] : [];
   });
-  const known = new Set(nodes.flatMap((node) => Object.keys(readNodedReport(node).profiles ?? {})));
+  const known = new Set(nodes.flatMap((node) => readNodedReport(node).profiles.map(({ name }) => name)));
   return {
     code: 'kernel-profile-missing',
     message: `No node of the cluster keeps the kernel profile ${profile}.`,
