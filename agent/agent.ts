@@ -1,32 +1,28 @@
 import { randomUUID } from 'node:crypto';
 import { homedir, hostname } from 'node:os';
-import { type AgentManifest, checkAgentUsers, watchAgentUsers } from '@cde/api/agent.ts';
+import type { AgentManifest } from '@cde/api/agent.ts';
 import type { CallError } from '@cde/api/client.ts';
-import { makeAccessCheck } from '@cde/tunnel/auth/access-check.ts';
 import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
-import { watchRevocations } from '@cde/tunnel/auth/revocation.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
+import { makeUserCheck, watchUsers } from './access.ts';
 import { makeActivity } from './activity/activity.ts';
 import { serveTools, type ToolSocket } from './activity/leases/socket.ts';
 import { makeOpenTerminals } from './activity/open-terminals.ts';
-import { makeWarnings } from './activity/warnings.ts';
-import { countOwnTraffic, readInterfaces } from './activity/work/network-traffic.ts';
-import { makeWorkSampler } from './activity/work/work.ts';
+import { countOwnTraffic } from './activity/work/network-traffic.ts';
 import { hostKeyPath, readHostKey } from './host-key.ts';
 import { makeHosting } from './hosting.ts';
 import type { Network } from './network/direct.ts';
 import { makePortGuard } from './network/port-guard.ts';
-import { isRejection, makeServerClient } from './server/client.ts';
+import { startReporting } from './reporting.ts';
+import { describeFailure, makeServerClient } from './server/client.ts';
 import { makeFetch } from './server/fetch.ts';
 import { makeLogShipper } from './server/logs.ts';
+import { makeManifestRefresh } from './server/manifest-refresh.ts';
 import { register } from './server/registration.ts';
 import { makeSessions } from './sessions.ts';
-import { makeShutdown } from './shutdown.ts';
-import { countingUsage } from './stats/home-size.ts';
-import { type Reporter, reportStats } from './stats/report.ts';
-import { makeStatsCollector } from './stats/stats.ts';
-import { findUsageSource } from './stats/usage.ts';
+import type { Reporter } from './stats/report.ts';
+import { Usernames } from './usernames.ts';
 
 export interface Agent {
   /** Resolves once it is registered and running, or was stopped meanwhile. Rejects if it cannot start. */
@@ -41,12 +37,6 @@ const finalFlushTimeoutMs = 2000;
 const shutdownDeliverMs = 5000;
 /** The server holds the long poll for revoked users for 25 s; tunnel/auth/revocation.ts times out before this. */
 const watchTimeoutMs = 45_000;
-/** When a satellite is lost, the agents of all its workspaces refresh their manifest; spread over this time. */
-const refreshSpreadMs = 5000;
-/** Names of users that are remembered, to say who was active. */
-const maxUsernames = 1000;
-/** Once at once and twice later, since a replacement may take a while to start. */
-const refreshRounds = [0, 1, 1];
 
 /**
  * Makes the agent: it registers at the server (retrying while that is unreachable), listens at the satellites, serves
@@ -75,8 +65,7 @@ export function makeAgent(options: {
   const activity = makeActivity();
   const openTerminals = makeOpenTerminals();
   const ownTraffic = countOwnTraffic();
-  /** Of users with sessions, oldest first. Tickets name users only by id. */
-  const usernames = new Map<string, string>();
+  const usernames = new Usernames();
   const guard = makePortGuard({ shared: network.kind === 'shared', serverUrls: options.serverUrl });
   const log = makeLogShipper({ client, process: randomUUID(), signal: ended.signal, clock });
   const tunnelLog: Log = {
@@ -121,7 +110,7 @@ export function makeAgent(options: {
       onRetry(error, failures, waitMs) {
         // The first failure, then about one a minute.
         if (failures > 1 && failures % 8 !== 0) return;
-        print(`cannot register: ${describe(error)}; retrying in ${(waitMs / 1000).toFixed(1)} s`);
+        print(`cannot register: ${describeFailure(error)}; retrying in ${(waitMs / 1000).toFixed(1)} s`);
       },
     });
     const manifest = () => registration.manifest;
@@ -146,19 +135,11 @@ export function makeAgent(options: {
     const ssh = parts.then(({ server }) => server);
     ssh.catch(() => {});
 
-    let refreshing = false;
-    /** The lost satellite may not come back, for example because its server was replaced. */
-    async function refreshManifest() {
-      if (refreshing) return;
-      refreshing = true;
-      for (const later of refreshRounds) {
-        await clock.sleep((later + clock.random()) * refreshSpreadMs, stopping.signal);
-        if (stopping.signal.aborted) return;
-        await registration.renew().catch(() => {});
-      }
-      refreshing = false;
-    }
-
+    const refreshManifest = makeManifestRefresh({
+      renew: registration.renew,
+      signal: stopping.signal,
+      clock,
+    });
     const hosting = makeHosting({
       certificate,
       manifest,
@@ -174,41 +155,17 @@ export function makeAgent(options: {
         printAndLog(`lost satellite ${satellite}: ${reason?.message ?? 'closed'}`);
         void refreshManifest();
       },
-      access: makeAccessCheck({
-        async ask(users, signal) {
-          const reply = await client.call(checkAgentUsers, { body: { users }, signal });
-          // Servers of earlier releases send no names.
-          for (const [userId, username] of Object.entries(reply.usernames ?? {})) {
-            usernames.delete(userId);
-            usernames.set(userId, username);
-          }
-          for (const userId of usernames.keys()) if (usernames.size > maxUsernames) usernames.delete(userId);
-          return reply.endUsers;
-        },
-        onUnavailable: (error) => print(`cannot check access; accepting valid tickets: ${describe(error)}`),
-        clock,
-      }),
+      access: makeUserCheck({ client, usernames, print, clock }),
       onUser: (userId) => watch.sessionOpened(userId),
       clock,
       log: tunnelLog,
     });
-    // No satellite sees sessions over direct paths, so the agent must end them itself.
     const longPollClient = makeServerClient({
       urls: options.serverUrl,
       token: options.token,
       fetch: makeFetch({ timeoutMs: watchTimeoutMs }),
     });
-    const watch = watchRevocations({
-      users: hosting.users,
-      poll: async (users, signal) =>
-        (await longPollClient.call(watchAgentUsers, { body: { users }, signal })).endUsers,
-      revoke(userId) {
-        print("a user's access was revoked: ended their sessions");
-        hosting.endUser(userId);
-      },
-      signal: stopping.signal,
-      clock,
-    });
+    const watch = watchUsers({ longPollClient, hosting, print, signal: stopping.signal, clock });
     closers.push(hosting.close);
     listen = hosting.listen;
     if (!stopping.signal.aborted) listen();
@@ -232,21 +189,20 @@ export function makeAgent(options: {
       ended: ended.signal,
     });
     startup.catch((error: Error) => printAndLog(`the startup script cannot be run: ${error.message}`));
-    const usage = await findUsageSource();
-    const work = makeWorkSampler({
-      activity,
-      usage,
-      // On the server's machine other processes may be visible, and share the control group.
-      workspaceId: network.kind === 'whole' ? null : manifest().workspaceId,
-      helpers: countingUsage,
-      interfaceBytes: network.kind === 'shared' ? () => null : readInterfaces,
-      ownTraffic: ownTraffic.bytes,
-    });
-    const shutdown = makeShutdown({
+    reporter = await startReporting({
       client,
+      longPollClient,
+      manifest,
+      renew: registration.renew,
+      hosting,
+      sessions,
       activity,
-      work,
-      runScript: (script) =>
+      openTerminals,
+      ownTraffic,
+      tools: tools || undefined,
+      network,
+      memoryLimit: options.memoryLimit ?? null,
+      runShutdownScript: (script) =>
         runScript({
           ...script,
           name: 'shutdown',
@@ -255,49 +211,11 @@ export function makeAgent(options: {
           pool,
           own: tools || undefined,
         }),
-      print: printAndLog,
       deliverLog: () => log.deliver(shutdownDeliverMs),
+      print: printAndLog,
+      onClose: (close) => closers.push(close),
       signal: stopping.signal,
       clock,
-    });
-    const warnings = makeWarnings({
-      workspace: () => manifest().workspace,
-      openTerminals,
-      activity,
-      command: tools?.command,
-      reportSoon: () => reporter?.reportSoon(),
-    });
-    closers.push(warnings.close);
-    if (manifest().hasShutdownScript) void shutdown.watch(longPollClient);
-    reporter = reportStats({
-      work,
-      collector: await makeStatsCollector({
-        usage,
-        home: () => manifest().home,
-        memoryLimit: options.memoryLimit ?? null,
-        ownVolume: network.kind === 'whole',
-        sessions,
-        satellites: hosting.satellites,
-      }),
-      activity,
-      client,
-      onIdle(idle) {
-        warnings.update(idle);
-        if (idle.shutdown) shutdown.handle(idle.shutdown);
-      },
-      isUrgent: () => shutdown.isPending,
-      everyMs: () => manifest().statsEveryMs,
-      satellites: { current: hosting.satellites, onChange: hosting.onChange },
-      signal: stopping.signal,
-      onFailure(error) {
-        // Registering shows whether a newer build has replaced this agent.
-        if (isRejection(error)) void registration.renew().catch(() => {});
-      },
-      onSatellites(now) {
-        // By URL: each replica of the server names its embedded satellite differently.
-        const addresses = (list: { url: string }[]) => JSON.stringify(list.map(({ url }) => url).sort());
-        if (addresses(now) !== addresses(manifest().satellites)) void registration.renew().catch(() => {});
-      },
     });
   }
 
@@ -333,9 +251,4 @@ export function makeAgent(options: {
       return stopped;
     },
   };
-}
-
-function describe(error: unknown): string {
-  const { message, body } = error as Error & { body?: { detail?: string } };
-  return body?.detail ? `${message} (${body.detail})` : message;
 }

@@ -83,3 +83,9 @@ export async function retryTransient<T>(
     }
   }
 }
+
+/** A failed request, for people. */
+export function describeFailure(error: unknown): string {
+  const { message, body } = error as Error & { body?: { detail?: string } };
+  return body?.detail ? `${message} (${body.detail})` : message;
+}
