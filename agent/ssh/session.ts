@@ -3,7 +3,7 @@ import type { ServerChannel, Session } from 'ssh2';
 import type { Activity } from '../activity/activity.ts';
 import { makeJobActivity } from '../activity/job-activity.ts';
 import type { OpenTerminals } from '../activity/open-terminals.ts';
-import type { SessionKind, Sessions } from '../sessions.ts';
+import type { Sessions } from '../sessions.ts';
 import { serveSftp } from '../sftp/server.ts';
 import {
   loginArguments,
@@ -44,59 +44,101 @@ const maxTermBytes = 1024;
 
 /** Serves a session channel: a shell, a command or SFTP. */
 export function serveSession(session: Session, context: SessionContext): { hangUp(): void } {
-  const requested = makeRequestedEnvironment();
-  let terminal: (Terminal & { term: string }) | undefined;
-  let agentSocket: Promise<string | undefined> = Promise.resolve(undefined);
-  let running: Running | undefined;
-  let gone = false;
-  let outputClosed = false;
+  return new ServedSession(session, context);
+}
 
-  keepRequestsAfterEof(session);
+/** What a client has asked for on its channel, and what runs there. */
+class ServedSession {
+  readonly #context: SessionContext;
+  readonly #requested = makeRequestedEnvironment();
+  #terminal: (Terminal & { term: string }) | undefined;
+  #agentSocket: Promise<string | undefined> = Promise.resolve(undefined);
+  #running: Running | undefined;
+  #gone = false;
+  #outputClosed = false;
 
-  function onRequest(request: SessionRequest): boolean {
+  constructor(session: Session, context: SessionContext) {
+    this.#context = context;
+    keepRequestsAfterEof(session);
+    onSessionRequest(session, (request) => this.#onRequest(request));
+    session.on('shell', (accept) => {
+      void this.#start(accept(), undefined);
+    });
+    session.on('exec', (accept, _reject, info) => {
+      // requests.ts passes the command as bytes.
+      void this.#start(accept(), info.command as unknown as Buffer);
+    });
+    session.on('subsystem', (accept, reject, info) => {
+      if (info.name === 'sftp') this.#startSftp(accept());
+      else reject?.();
+    });
+    session.on('close', () => this.hangUp());
+  }
+
+  hangUp(): void {
+    if (this.#gone) return;
+    this.#gone = true;
+    this.#running?.hangUp();
+  }
+
+  #onRequest(request: SessionRequest): boolean {
     switch (request.type) {
       case 'env':
-        return requested.set(request.name, request.value);
+        return this.#requested.set(request.name, request.value);
       case 'pty':
         if (request.term.includes('\0') || request.term.length > maxTermBytes) return false;
-        terminal = { ...request, term: request.term || 'dumb' };
+        this.#terminal = { ...request, term: request.term || 'dumb' };
         return true;
       case 'window-change':
-        if (!terminal) return false;
-        terminal.columns = request.columns;
-        terminal.rows = request.rows;
-        running?.resize(request.columns, request.rows);
+        if (!this.#terminal) return false;
+        this.#terminal.columns = request.columns;
+        this.#terminal.rows = request.rows;
+        this.#running?.resize(request.columns, request.rows);
         return true;
       case 'signal':
-        running?.signal(request.name);
+        this.#running?.signal(request.name);
         return true;
       case 'auth-agent':
-        agentSocket = context.agentSocket();
+        this.#agentSocket = this.#context.agentSocket();
         return true;
       case 'end-of-write':
-        outputClosed = true;
-        running?.closeOutput();
+        this.#outputClosed = true;
+        this.#running?.closeOutput();
         return true;
     }
   }
-  onSessionRequest(session, onRequest);
 
   /** The channel is accepted at once, so that no input is lost while the job starts. */
-  async function start(channel: ServerChannel, command: Buffer | undefined) {
-    const ended = context.sessions.open(command === undefined ? 'shell' : 'exec');
+  async #start(channel: ServerChannel, command: Buffer | undefined): Promise<void> {
+    const ended = this.#context.sessions.open(command === undefined ? 'shell' : 'exec');
     channel.on('error', () => {});
-    const socket = await agentSocket;
-    if (gone) {
-      ended();
-      return;
-    }
-    const workspace = context.workspace();
+    const socket = await this.#agentSocket;
+    if (this.#gone) return ended();
+    const job = this.#jobFor(command, socket);
+    const name = this.#requested.values[terminalNameVariable];
+    const persistent =
+      this.#terminal && command === undefined && isTerminalName(name)
+        ? await this.#context.persistentTerminals()
+        : undefined;
+    if (this.#gone) return ended();
+    const login = loginArguments(job.shell);
+    this.#running = !this.#terminal
+      ? runPiped(channel, job, this.#context.pool, login)
+      : persistent
+        ? persistent.attach(name!, channel, job, this.#terminal, login)
+        : runInTerminal(channel, job, this.#terminal, login);
+    if (this.#outputClosed) this.#running.closeOutput();
+    await this.#running.done;
+    ended();
+  }
+
+  #jobFor(command: Buffer | undefined, authSocket: string | undefined): Job {
+    const { activity, openTerminals, own, username, workspace: current } = this.#context;
+    const workspace = current();
     const shell = loginShell();
-    const folder = existsSync(workspace.home) ? workspace.home : '/';
-    const { activity, openTerminals, username } = context;
-    const job: Job = {
+    return {
       shell,
-      folder,
+      folder: existsSync(workspace.home) ? workspace.home : '/',
       openTerminal: openTerminals.add,
       observe: (shown) =>
         makeJobActivity({
@@ -105,75 +147,38 @@ export function serveSession(session: Session, context: SessionContext): { hangU
           ...(command !== undefined && { command: command.toString('latin1') }),
           ...(shown && { terminal: shown }),
         }),
-      ...(command === undefined ? {} : { command }),
-      rawEnvironment: requested.raw,
+      ...(command !== undefined && { command }),
+      rawEnvironment: this.#requested.raw,
       environment: sessionEnvironment(workspace, {
         shell,
-        requested: requested.values,
+        requested: this.#requested.values,
         overSsh: true,
-        own: context.own,
-        ...(terminal ? { term: terminal.term } : {}),
-        ...(socket ? { authSocket: socket } : {}),
+        own,
+        ...(this.#terminal && { term: this.#terminal.term }),
+        ...(authSocket !== undefined && { authSocket }),
       }),
     };
-    const login = loginArguments(shell);
-    const name = requested.values[terminalNameVariable];
-    const persistent =
-      terminal && command === undefined && isTerminalName(name)
-        ? await context.persistentTerminals()
-        : undefined;
-    if (gone) {
-      ended();
-      return;
-    }
-    running = !terminal
-      ? runPiped(channel, job, context.pool, login)
-      : persistent
-        ? persistent.attach(name!, channel, job, terminal, login)
-        : runInTerminal(channel, job, terminal, login);
-    if (outputClosed) running.closeOutput();
-    await running.done;
-    ended();
   }
 
-  session.on('shell', (accept) => {
-    void start(accept(), undefined);
-  });
-  session.on('exec', (accept, _reject, info) => {
-    // requests.ts passes the command as bytes.
-    void start(accept(), info.command as unknown as Buffer);
-  });
-  session.on('subsystem', (accept, reject, info) => {
-    if (info.name !== 'sftp') {
-      reject?.();
-      return;
-    }
-    const channel = accept();
-    const ended = context.sessions.open('sftp' satisfies SessionKind);
+  #startSftp(channel: ServerChannel): void {
+    const { activity, sessions, username, workspace } = this.#context;
+    const ended = sessions.open('sftp');
     channel.on('error', () => {});
     void serveSftp(channel, {
-      home: context.workspace().home,
-      onTransfer: () => context.activity.record('sync', context.username()),
+      home: workspace().home,
+      onTransfer: () => activity.record('sync', username()),
     }).finally(() => {
       ended();
       channel.exit(0);
       channel.end();
     });
-    if (outputClosed) channel.destroy();
-    running = {
+    if (this.#outputClosed) channel.destroy();
+    this.#running = {
       signal() {},
       resize() {},
       closeOutput: () => channel.destroy(),
       hangUp() {},
       done: Promise.resolve(),
     };
-  });
-
-  function hangUp() {
-    if (gone) return;
-    gone = true;
-    running?.hangUp();
   }
-  session.on('close', hangUp);
-  return { hangUp };
 }

@@ -12,8 +12,6 @@ import {
   sessionHeader,
   sessionWindow,
   streamWindow,
-  targetHeader,
-  visitHeader,
   waitHeader,
 } from '../auth/handshake.ts';
 import { makeTicketHolder, type Ticket, type TicketHolder } from '../auth/ticket-holder.ts';
@@ -43,10 +41,11 @@ import {
 import { makeRoutes, type RouteOptions, type Routes } from '../selection/routes.ts';
 import { type Steering, type SteerOptions, steerPaths } from '../selection/steer.ts';
 import type { FindUdpPath } from '../selection/udp-candidate.ts';
-import { writeFairly } from '../streams/fair-write.ts';
-import { formatTarget, type Target } from '../streams/targets.ts';
-import { formatVisit, type PortVisit } from '../streams/visits.ts';
+import type { Target } from '../streams/targets.ts';
+import type { PortVisit } from '../streams/visits.ts';
+import { Lifetime, type SessionEnd } from './lifetime.ts';
 import { reestablishUdp } from './reestablish.ts';
+import { openStream, pingAgent } from './streams.ts';
 import { connectTls } from './tls.ts';
 import { makeUdpFinder } from './udp-signaling.ts';
 
@@ -81,11 +80,7 @@ export interface SessionOptions
   handshakeTimeoutMs?: number;
 }
 
-export interface SessionEnd {
-  /** `session-closed` after `close`, else the code of the error. */
-  reason: TunnelErrorCode;
-  error: TunnelError | null;
-}
+export type { SessionEnd } from './lifetime.ts';
 
 export interface SessionInfo {
   sessionId: string;
@@ -202,29 +197,7 @@ function makeSession(
     if (!h2.destroyed) h2.setLocalWindowSize(sessionWindow);
   });
 
-  let end: SessionEnd | undefined;
-  let resolveClosed: (end: SessionEnd) => void;
-  const closed = new Promise<SessionEnd>((resolve) => {
-    resolveClosed = resolve;
-  });
-  const finish = (error: TunnelError | null) => {
-    if (end) return;
-    end = { reason: error?.code ?? 'session-closed', error };
-    // Both in this turn, before TLS notices, so that the agent and the streams get this error and not a derived one.
-    pipe.destroy(error ?? new TunnelError('session-closed'));
-    if (error) h2.destroy(error);
-    else h2.destroy();
-    resolveClosed(end);
-  };
-  const fail = (error?: Error) =>
-    finish(asTunnelError(pipe.errored ?? error ?? new TunnelError('agent-closed'), 'session-failed'));
-  pipe.on('error', fail);
-  pipe.once('close', () => fail());
-  pipe.once('end', () => fail());
-  socket.on('error', fail);
-  h2.on('error', fail);
-  h2.once('close', () => fail());
-
+  const lifetime = new Lifetime(pipe, socket, h2);
   const { renewTicket, waitMs = defaultWaitMs } = options;
   const ready = hello(h2, {
     authorization: `Bearer ${options.ticket}`,
@@ -240,78 +213,23 @@ function makeSession(
     text: measured.length > 1 ? 'lowest round trip to the agent' : 'the first that answered',
     measured,
   });
-  let steering: Steering | undefined;
   const tickets = makeTicketHolder(
     { ...options, satellites: options.satellites ?? [] },
     renewTicket ?? (() => Promise.reject(new TunnelError('ticket-expired'))),
   );
   const findUdpPath = makeUdpFinder({ ...options.udp, ...options, h2, pipe, tickets });
-  if (renewTicket) {
-    let isAccepted = false;
-    ready.then(
-      () => {
-        isAccepted = true;
-      },
-      () => {},
-    );
-    const secret = resumeSecret(socket);
-    const routes = makeRoutes({ ...options, secret, tickets });
-    if (options.steer) {
-      steering = steerPaths({
-        ...options,
-        pipe,
-        routes,
-        secret,
-        findUdpPath,
-        reestablishUdp: async (signal) =>
-          reestablishUdp(await openHelper(options, tickets, signal), secret, signal),
-        tickets,
-        history,
-        steer: options.steer,
-      });
-      readOffers(h2, steering.offer);
-    }
-    const routeProvider = steering ?? makeFixedRoutes({ pipe, routes, tickets, history });
-    reconnectPipe(pipe, { ...options, tickets, routeProvider, onEnd: finish, isAccepted: () => isAccepted });
-  }
+  const steering = renewTicket
+    ? surviveLostPaths({ pipe, socket, h2, lifetime, ready, history, tickets, findUdpPath }, options)
+    : undefined;
   // A refusal ends the session, and reaches the callers waiting for `ready` or a stream.
-  ready.catch((error) => finish(asTunnelError(error, 'session-failed')));
+  ready.catch((error) => lifetime.finish(asTunnelError(error, 'session-failed')));
 
   const session: Session = {
-    async open(target, { eager = false, visit } = {}) {
-      if (end) throw end.error ?? new TunnelError('session-closed');
-      const stream = writeFairly(
-        h2.request({
-          ':method': 'CONNECT',
-          ':authority': 'workspace',
-          [targetHeader]: formatTarget(target),
-          ...(visit && { [visitHeader]: formatVisit(visit) }),
-        }),
-      );
-      const opened = awaitResponse(stream).then(
-        () => stream as Duplex,
-        (error) => {
-          const reason = end?.error ?? asTunnelError(error, 'session-failed');
-          stream.destroy(eager ? reason : undefined);
-          throw reason;
-        },
-      );
-      if (!eager) return opened;
-      opened.catch(() => {});
-      return stream;
-    },
-    ping: () =>
-      new Promise((resolve, reject) => {
-        const fail = (error: unknown) => reject(end?.error ?? asTunnelError(error, 'session-closed'));
-        try {
-          h2.ping((error, duration) => (error ? fail(error) : resolve(duration)));
-        } catch (error) {
-          fail(error);
-        }
-      }),
-    close: () => finish(null),
+    open: (target, request = {}) => openStream(h2, lifetime, target, request),
+    ping: () => pingAgent(h2, lifetime),
+    close: () => lifetime.finish(null),
     ready,
-    closed,
+    closed: lifetime.closed,
     get path() {
       return pipe.path;
     },
@@ -320,6 +238,57 @@ function makeSession(
   udpFinders.set(session, findUdpPath);
   const requiresDirect = steering && !options.steer?.paths.includes('relay');
   return { session, requireDirect: requiresDirect ? steering?.requireDirect : undefined };
+}
+
+/** Reconnects the session when its path is lost. Returns the steering, if the session moves to better paths too. */
+function surviveLostPaths(
+  parts: {
+    pipe: Pipe;
+    socket: TLSSocket;
+    h2: ClientHttp2Session;
+    lifetime: Lifetime;
+    ready: Promise<SessionInfo>;
+    history: History;
+    tickets: TicketHolder;
+    findUdpPath: FindUdpPath;
+  },
+  options: OverOptions,
+): Steering | undefined {
+  const { pipe, h2, lifetime, history, tickets, findUdpPath } = parts;
+  const { steer } = options;
+  let isAccepted = false;
+  parts.ready.then(
+    () => {
+      isAccepted = true;
+    },
+    () => {},
+  );
+  const secret = resumeSecret(parts.socket);
+  const routes = makeRoutes({ ...options, secret, tickets });
+  const steering =
+    steer &&
+    steerPaths({
+      ...options,
+      pipe,
+      routes,
+      secret,
+      findUdpPath,
+      tickets,
+      history,
+      reestablishUdp: async (signal) =>
+        reestablishUdp(await openHelper(options, tickets, signal), secret, signal),
+      steer,
+    });
+  if (steering) readOffers(h2, steering.offer);
+  const routeProvider = steering ?? makeFixedRoutes({ pipe, routes, tickets, history });
+  reconnectPipe(pipe, {
+    ...options,
+    tickets,
+    routeProvider,
+    onEnd: lifetime.finish,
+    isAccepted: () => isAccepted,
+  });
+  return steering;
 }
 
 /** Finds UDP paths over a session, for reestablishUdp. */
