@@ -1,3 +1,6 @@
+/** A day that is not one of a calendar. */
+export const dayMs = 86_400_000;
+
 const unitSeconds = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
 type Unit = keyof typeof unitSeconds;
 

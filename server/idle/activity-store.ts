@@ -1,4 +1,5 @@
 import { activityEventKinds, type IdleChoices, type Signal } from '@cde/api/activity.ts';
+import { dayMs } from '@cde/api/durations.ts';
 import { type SQL, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import {
@@ -217,7 +218,7 @@ const reportDays = 430;
 
 /** Deletes old events and leases; called by the sweep of the database. */
 export async function removeOldActivity(db: Queryable, now: Date): Promise<void> {
-  const daysAgo = (days: number) => new Date(now.getTime() - days * 24 * 3600_000).toISOString();
+  const daysAgo = (days: number) => new Date(now.getTime() - days * dayMs).toISOString();
   const forReport: readonly string[] = ['started', 'stopped'] satisfies NewEvent['kind'][];
   const others = activityEventKinds.filter((kind) => !forReport.includes(kind));
   for (const [kinds, before] of [

@@ -1,5 +1,6 @@
 import type { DailySchedule, EffectiveIdlePolicy, IdleChoices } from '@cde/api/activity.ts';
 import type { CleanupPolicy } from '@cde/api/cleanup.ts';
+import { dayMs } from '@cde/api/durations.ts';
 import type { TemplateFile } from '@cde/api/template-file.ts';
 import { parseDuration } from '../providers/quantity.ts';
 import { HolidaysError, readHolidays } from './holidays.ts';
@@ -15,8 +16,6 @@ export interface Chosen {
   choices: IdleChoices;
   by: string | null;
 }
-
-const dayMs = 24 * 3600_000;
 
 /** What the template says, the owner chose and the bounds allow. A choice wins over the template, a bound over both. */
 export function effectivePolicy(

@@ -1,3 +1,4 @@
+import { dayMs } from '@cde/api/durations.ts';
 import ICAL from 'ical.js';
 import type { Holidays } from './schedule.ts';
 
@@ -9,7 +10,6 @@ export class HolidaysError extends Error {
 const maxEvents = 5_000;
 /** A file can be a few lines and describe a day every second until the end of time. */
 const maxSteps = 50_000;
-const dayMs = 24 * 3600_000;
 
 /**
  * The days of an iCalendar file's events between two years, both included. Counts events that last whole days: those without a time

@@ -1,4 +1,5 @@
 import { type CleanupReport, getCleanupReport } from '@cde/api/cleanup.ts';
+import { dayMs } from '@cde/api/durations.ts';
 import type { ReportKey } from '@cde/api/idle-values.ts';
 import { type SQL, sql } from 'drizzle-orm';
 import type { FastifyInstance } from 'fastify';
@@ -6,7 +7,6 @@ import { makeCoalescer } from '../database/coalesce.ts';
 import type { Database, Queryable } from '../database/pool.ts';
 import { serve } from '../http/serve.ts';
 
-const dayMs = 24 * 3600_000;
 /**
  * For how long one stop counts as saved. Without a limit, workspaces that everybody has forgotten would save most of all. It also
  * bounds how far back the query looks.

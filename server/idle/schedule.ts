@@ -1,4 +1,5 @@
 import type { DailySchedule } from '@cde/api/activity.ts';
+import { dayMs } from '@cde/api/durations.ts';
 import { weekdays } from '@cde/api/idle-values.ts';
 import { DateTime, IANAZone } from 'luxon';
 
@@ -8,7 +9,6 @@ export type Holidays = ReadonlySet<string>;
 type Starts = Pick<DailySchedule, 'start' | 'days' | 'timeZone'>;
 type Stops = Pick<DailySchedule, 'stop' | 'timeZone'>;
 
-const dayMs = 24 * 3600_000;
 /** A calendar of nothing but holidays has no next start. */
 const maxDaysAhead = 400;
 

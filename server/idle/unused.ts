@@ -1,7 +1,6 @@
 import type { EffectiveIdlePolicy } from '@cde/api/activity.ts';
+import { dayMs } from '@cde/api/durations.ts';
 import type { ActivityRow } from './activity-store.ts';
-
-const dayMs = 24 * 3600_000;
 
 /**
  * What decides when a workspace that no person uses becomes dormant, is archived and is deleted. All days count from the

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { dayMs } from '@cde/api/durations.ts';
 import { SettingsError } from '@cde/api/settings.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
@@ -52,7 +53,7 @@ export function makeKubernetes({
     database,
     connections,
     installation,
-    homeGraceMs: config.homeGraceDays * 24 * 3600_000,
+    homeGraceMs: config.homeGraceDays * dayMs,
     now,
     log,
   });

@@ -1,3 +1,4 @@
+import { dayMs } from '@cde/api/durations.ts';
 import fp from 'fastify-plugin';
 import { hubPlugin } from '../events/plugin.ts';
 import { isAllowed } from '../identity/auth/authorize.ts';
@@ -17,7 +18,7 @@ export const workspacesPlugin = fp(
   async (app) => {
     const { config, database, bus, keys, now, providers, replica } = app;
     const log = loggerOf(app);
-    const homeGraceMs = config.homeGraceDays * 24 * 3600_000;
+    const homeGraceMs = config.homeGraceDays * dayMs;
     workspaceRoutes(app, {
       database,
       bus,

@@ -1,4 +1,5 @@
 import { type CleanupReport, getCleanupReport } from '@cde/api/cleanup.ts';
+import { dayMs } from '@cde/api/durations.ts';
 import type { ReportKey } from '@cde/api/idle-values.ts';
 import { keepPreviousData, queryOptions, useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
@@ -82,8 +83,6 @@ export function Report() {
     </section>
   );
 }
-
-const dayMs = 86_400_000;
 
 /** The next of 1, 2, 5, 10, 20, 50, …: the end of a scale. */
 function roundedUp(value: number): number {

@@ -1,3 +1,4 @@
+import { dayMs } from '@cde/api/durations.ts';
 import type { AuditRow } from '@cde/api/identity.ts';
 import { and, desc, eq, gte, like, lt, lte, or } from 'drizzle-orm';
 import { v7 } from 'uuid';
@@ -60,7 +61,7 @@ const maxDeletedAtOnce = 5_000;
 
 /** Deletes entries older than `days`; called by the sweep. */
 export async function deleteOldAudit({ pool }: Database, days: number, now: () => Date): Promise<void> {
-  const before = new Date(now().getTime() - days * 24 * 3600_000);
+  const before = new Date(now().getTime() - days * dayMs);
   // Ids are UUIDv7, so the primary key finds the oldest rows without an index on `at`.
   for (let deleted = maxDeletedAtOnce; deleted === maxDeletedAtOnce; ) {
     const { rowCount } = await pool.query(

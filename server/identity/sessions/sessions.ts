@@ -1,3 +1,4 @@
+import { dayMs } from '@cde/api/durations.ts';
 import { sessionCookie } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import type {} from '@fastify/cookie';
@@ -13,7 +14,6 @@ import { hashSecret, makeSecret } from '../secrets.ts';
 
 type UserRow = typeof users.$inferSelect;
 
-const dayMs = 24 * 3600_000;
 /** Long enough to switch windows, short enough for a link that stays in a terminal's scrollback. */
 const linkTtlMs = 10 * 60_000;
 

@@ -1,3 +1,4 @@
+import { dayMs } from '@cde/api/durations.ts';
 import type { Scope, Token } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, gt, lt } from 'drizzle-orm';
@@ -9,7 +10,6 @@ import { fromCursor, isUuid, toPage } from '../../http/cursor.ts';
 import { writeAudit } from '../audit/audit.ts';
 import { hashSecret, makeSecret } from '../secrets.ts';
 
-const dayMs = 24 * 3600_000;
 /** Unexpired tokens of one user. A script that creates a token on every run must not fill the table. */
 export const maxTokens = 200;
 

@@ -1,3 +1,4 @@
+import { dayMs } from '@cde/api/durations.ts';
 import type { Role } from '@cde/api/endpoint.ts';
 import type { User } from '@cde/api/identity.ts';
 import { usernamePattern } from '@cde/api/names.ts';
@@ -241,7 +242,7 @@ export async function deleteUser(
       .select({ count: count(), last: max(workspaces.deletedAt) })
       .from(workspaces)
       .where(ownedByUser);
-    const until = new Date((retained?.last?.getTime() ?? 0) + homeGraceDays * 24 * 3600_000);
+    const until = new Date((retained?.last?.getTime() ?? 0) + homeGraceDays * dayMs);
     if (retained && retained.count > 0 && until > now)
       throw new Problem(
         'user-has-workspaces',

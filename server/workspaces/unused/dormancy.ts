@@ -1,3 +1,4 @@
+import { dayMs } from '@cde/api/durations.ts';
 import { dayCountText } from '@cde/api/idle-text.ts';
 import { sql } from 'drizzle-orm';
 import { type ActivityRow, eachActivity } from '../../idle/activity-store.ts';
@@ -6,8 +7,6 @@ import { dormantAtOf, unusedOf } from '../../idle/unused.ts';
 import type { Logger } from '../../log.ts';
 import { requestUnattended } from '../builds/request-unattended.ts';
 import { dormantRequest } from './dormant-request.ts';
-
-const dayMs = 24 * 3600_000;
 
 /**
  * Makes stopped workspaces dormant that no person has used for long. One that runs is stopped first, by the sweep of idle

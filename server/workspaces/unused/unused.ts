@@ -1,3 +1,4 @@
+import { dayMs } from '@cde/api/durations.ts';
 import { dayCountText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { sql } from 'drizzle-orm';
@@ -20,7 +21,6 @@ import type { Logger } from '../../log.ts';
 import { requestUnattended } from '../builds/request-unattended.ts';
 import { lockWorkspace } from '../store.ts';
 
-const dayMs = 24 * 3600_000;
 /** The brake counts deletions within this long. */
 const brakeWindowMs = dayMs;
 /** So few deletions are never too many. */
