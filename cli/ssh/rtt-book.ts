@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { ownAddresses } from '@cde/tunnel/network/addresses.ts';
+import { outgoingAddresses } from '@cde/tunnel/network/ways-out.ts';
 import type { RttCache } from '@cde/tunnel/selection/measure.ts';
 import { configDir } from '../config/config.ts';
 import { writeAtomically } from '../config/files.ts';
@@ -93,5 +93,5 @@ export function rttBook(env: NodeJS.ProcessEnv): RttCache {
 
 /** By its addresses this machine knows the network again; no name of them is kept. */
 function networkName(): string {
-  return createHash('sha256').update(ownAddresses().sort().join(' ')).digest('hex').slice(0, 16);
+  return createHash('sha256').update(outgoingAddresses().sort().join(' ')).digest('hex').slice(0, 16);
 }

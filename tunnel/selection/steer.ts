@@ -1,7 +1,7 @@
 import type { TicketHolder } from '../auth/ticket-holder.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { asTunnelError, TunnelError } from '../errors.ts';
-import { ownAddresses } from '../network/addresses.ts';
+import { outgoingAddresses } from '../network/ways-out.ts';
 import type { PathKind } from '../pipe/path.ts';
 import type { Pipe } from '../pipe/pipe.ts';
 import type { ResumeHandshake, ResumeSecret } from '../pipe/resume.ts';
@@ -277,5 +277,5 @@ function makeUnavailableRecorder(history: History) {
 
 /** A different set of addresses is a different network. */
 function ownNetwork(): string {
-  return ownAddresses().sort().join(' ');
+  return outgoingAddresses().sort().join(' ');
 }
