@@ -127,3 +127,22 @@ test.runIf(isRoot)('a uid is assigned to only one workspace, also by concurrent 
   expect([given[0], given[2]]).not.toContain(await b.of('w4'));
   expect(await b.of('w1')).toBe(given[0]);
 });
+
+test('replicas that move the same home at once do not fail each other, and never lose it', async () => {
+  const replicas = Array.from({ length: 8 }, setUp);
+  await replicas[0]!.ensure('w1', null);
+  writeFileSync(join(replicas[0]!.path('w1'), 'notes'), 'kept');
+  const together = <T>(work: (homes: (typeof replicas)[number]) => Promise<T>) =>
+    Promise.all(replicas.map(work));
+  let at = 1_000;
+  for (let round = 0; round < 20; round++) {
+    const now = new Date(at++);
+    const retained = await together((homes) => homes.retain('w1', 'keep', now));
+    expect(retained.filter(Boolean)).toHaveLength(1);
+    expect(await together((homes) => homes.restore('w1', 'w2'))).toEqual(replicas.map(() => true));
+    expect(readFileSync(join(replicas[0]!.path('w2'), 'notes'), 'utf8')).toBe('kept');
+    await together((homes) => homes.giveBack('w1', 'w2', now));
+    expect(await together((homes) => homes.restore('w1', 'w1'))).toEqual(replicas.map(() => true));
+    expect(readFileSync(join(replicas[0]!.path('w1'), 'notes'), 'utf8')).toBe('kept');
+  }
+});

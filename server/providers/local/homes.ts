@@ -128,6 +128,19 @@ export function makeHomes({
     }
   }
 
+  /** False if the folder is not there: another replica may have moved it just now. */
+  async function move(from: string, to: string): Promise<boolean> {
+    try {
+      // A read-only folder cannot be moved to another parent.
+      await chmod(from, 0o700);
+      await rename(from, to);
+      return true;
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
+      return false;
+    }
+  }
+
   const asideNames = async () => (await readdir(asides).catch(missing)) ?? [];
   const parse = (name: string) => /^(.+)\.(\d+)(\.doomed)?$/.exec(name);
 
@@ -152,10 +165,8 @@ export function makeHomes({
       const home = path(workspaceId);
       if (!(await lstat(home).catch(missing))) return false;
       await mkdir(asides, { recursive: true, mode: 0o700 });
-      // A read-only folder cannot be moved to another parent.
-      await chmod(home, 0o700);
       const name = `${workspaceId}.${now.getTime()}${disposition === 'doom' ? '.doomed' : ''}`;
-      await rename(home, join(asides, name));
+      if (!(await move(home, join(asides, name)))) return false;
       await unlink(delivered(workspaceId)).catch(missing);
       return true;
     },
@@ -168,15 +179,12 @@ export function makeHomes({
       const name = (await asideNames())
         .filter((each) => parse(each)?.[1] === from && !parse(each)?.[3])
         .sort((a, b) => Number(parse(b)?.[2]) - Number(parse(a)?.[2]))[0];
-      if (!name) return false;
-      await rename(join(asides, name), path(to));
-      return true;
+      if (name && (await move(join(asides, name), path(to)))) return true;
+      return Boolean(await lstat(path(to)).catch(missing));
     },
     async giveBack(from, to, now) {
-      if (!(await lstat(path(to)).catch(missing))) return;
-      await chmod(path(to), 0o700);
-      await rename(path(to), join(asides, `${from}.${now.getTime()}`));
-      await unlink(delivered(to)).catch(missing);
+      if (await move(path(to), join(asides, `${from}.${now.getTime()}`)))
+        await unlink(delivered(to)).catch(missing);
     },
     async finishDelete(workspaceId) {
       for (const name of await asideNames()) {
@@ -194,7 +202,7 @@ export function makeHomes({
         const isTooYoung = retainedBefore !== undefined && Number(since) >= retainedBefore.getTime();
         if (!doomed && (except?.has(workspaceId) || isTooYoung)) continue;
         const doomedName = doomed ? name : `${name}.doomed`;
-        if (!doomed) await rename(join(asides, name), join(asides, doomedName));
+        if (!doomed && !(await move(join(asides, name), join(asides, doomedName)))) continue;
         await destroy(join(asides, doomedName));
         purged.add(workspaceId);
       }
@@ -220,13 +228,8 @@ export function makeHomes({
       return listed.filter((home) => home !== null);
     },
     async adopt(name, workspaceId, retainedAt) {
-      const from = join(directory, name);
-      if (!(await lstat(from).catch(missing))) return false;
       await mkdir(asides, { recursive: true, mode: 0o700 });
-      // A read-only folder cannot be moved to another parent.
-      await chmod(from, 0o700);
-      await rename(from, join(asides, `${workspaceId}.${retainedAt.getTime()}`));
-      return true;
+      return move(join(directory, name), join(asides, `${workspaceId}.${retainedAt.getTime()}`));
     },
   };
 }
