@@ -13,6 +13,7 @@ const plan = (section: Record<string, unknown>, changes: Partial<ContainerPlan> 
   launch: { buildId: 'b1', serverUrl: 'https://cde.example.com', token: 'cde_agent_secret' },
   home: 'cde-home-w1',
   agentVolume: 'cde-agent-1',
+  network: 'n1',
   imageUser: '',
   gatewayFolder: null,
   hasInit: true,

@@ -6,7 +6,7 @@ import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { formatQuantity, parseQuantity } from '../quantity.ts';
 import { agentFolder } from './agent-volume.ts';
 import type { EnterPlan } from './enter-plan.ts';
-import { containerName, labels, networkName } from './names.ts';
+import { containerName, labels } from './names.ts';
 
 /** Where the folder of the server's sockets appears, if the engine is on the server's machine. */
 const gatewayInside = '/run/cde';
@@ -23,6 +23,8 @@ export interface ContainerPlan {
   launch: AgentLaunch;
   home: string;
   agentVolume: string;
+  /** The id of its network: a name can be ambiguous. */
+  network: string;
   /** The image's own user, for `user: image`. */
   imageUser: string;
   /** On the engine's machine; null: agents use the server's URL only. */
@@ -74,7 +76,7 @@ export function workspaceContainer(plan: ContainerPlan): Dockerode.ContainerCrea
     },
     HostConfig: {
       ...(plan.hasInit && { Init: true }),
-      NetworkMode: networkName(spec.workspaceId),
+      NetworkMode: plan.network,
       Mounts: [
         { Type: 'volume', Source: plan.home, Target: home, VolumeOptions: { NoCopy: true } as never },
         { Type: 'volume', Source: plan.agentVolume, Target: agentFolder, ReadOnly: true },

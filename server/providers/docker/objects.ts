@@ -4,6 +4,7 @@ import type { AgentVolumes } from './agent-volume.ts';
 import { orNull, statusOf } from './engine.ts';
 import type { Homes } from './homes.ts';
 import { labels, withLabels } from './names.ts';
+import { removeNetworks } from './networks.ts';
 
 /** What this installation has on the engine. Objects of others, and without labels, are not seen. */
 export function makeObjects({
@@ -72,8 +73,7 @@ export function makeObjects({
       await call;
     } catch (error) {
       const status = statusOf(error);
-      // Docker answers 403 for a network that containers are connected to.
-      if (status === 409 || status === 403) return false;
+      if (status === 409) return false;
       if (status !== 404) throw error;
     }
     return true;
@@ -117,10 +117,12 @@ export function makeObjects({
         return removed(container.remove({ force: true }));
       }
       if (object.kind === 'network') {
-        const network = engine.getNetwork(object.name);
-        const found = await orNull(network.inspect());
+        const [found] = await engine.listNetworks({
+          ...ours,
+          filters: { ...ours.filters, name: [object.name] },
+        });
         if (!found) return true;
-        return (await isStillOurs(found, object)) && removed(network.remove());
+        return (await isStillOurs(found, object)) && removeNetworks(engine, object.name);
       }
       if (object.kind === 'home') return false;
       if (object.workspaceId !== null) return removed(engine.getVolume(object.name).remove());

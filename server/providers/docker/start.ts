@@ -61,7 +61,7 @@ export async function startStep(
   const known: State = { ...state, home, directory: homeOf(spec.owner) };
   const image = await images.ensure(section.image, section.pullPolicy, launch.buildId);
   if ('waitingFor' in image) return pending(image.waitingFor, known);
-  const plan: Omit<ContainerPlan, 'agentVolume'> = {
+  const plan: Omit<ContainerPlan, 'agentVolume' | 'network'> = {
     installation: parts.installation,
     spec,
     section,
@@ -97,9 +97,9 @@ export async function startStep(
     agentVolumes.ensure(engine, section.image, parts.now()),
   );
   if (!agentVolume?.value) return pending('The agent is being copied to the Docker engine.', known);
-  await ensureNetwork(engine, parts.installation, workspaceId);
+  const network = await ensureNetwork(engine, parts.installation, workspaceId);
   logPlan(spec, plan, context);
-  const wanted = workspaceContainer({ ...plan, agentVolume: agentVolume.value });
+  const wanted = workspaceContainer({ ...plan, agentVolume: agentVolume.value, network });
   try {
     await engine.createContainer(wanted);
   } catch (error) {

@@ -1,8 +1,8 @@
 import type Dockerode from 'dockerode';
 import type { Removed, StepResult } from '../provider.ts';
 import { accept, orNull } from './engine.ts';
-import { containerName } from './names.ts';
-import { removeNetwork } from './networks.ts';
+import { containerName, networkName } from './names.ts';
+import { removeNetworks } from './networks.ts';
 import type { DockerParts } from './parts.ts';
 import { type State, writeState } from './state.ts';
 
@@ -35,7 +35,9 @@ export async function stopStep(parts: DockerParts, workspaceId: string, state: S
   const found = await orNull(container.inspect());
   if (found && !(await endContainer(parts, container, found)))
     return { kind: 'pending', state: writeState(state), retryAfterMs: pollMs };
-  await removeNetwork(parts.engine, workspaceId);
+  // Something else was connected to it, which does not keep the workspace from being stopped.
+  if (!(await removeNetworks(parts.engine, networkName(workspaceId))))
+    parts.log.debug({ workspace: workspaceId }, 'docker provider: the network is still in use');
   const { container: _, reportedRun: _r, waitingFor: _w, ...kept } = state;
   return { kind: 'done', state: writeState(kept) };
 }
