@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { dirname } from 'node:path';
 import { freshBundle } from '@cde/agent/bundle.ts';
+import type { ConformanceSubject } from '@cde/server/providers/conformance/conformance.ts';
 import { type DockerProviderOptions, makeDockerProvider } from '@cde/server/providers/docker/provider.ts';
 import type { WorkspaceSpec } from '@cde/server/providers/provider.ts';
 import { parseTemplate } from '@cde/server/templates/parse.ts';
@@ -67,3 +68,29 @@ export async function makeScene() {
   };
 }
 export type Scene = Awaited<ReturnType<typeof makeScene>>;
+
+/** The scene as the suites of the provider contract need it, without the providers. */
+export const conformanceSubject = (scene: Scene): Omit<ConformanceSubject, 'makeProvider'> => ({
+  makeSpec: () => makeSpec(),
+  makeLaunch: launchOf,
+  async writeHome(spec, name, text) {
+    await scene.inside(spec, '1000', `printf %s '${text}' > /home/ada/${name}`);
+  },
+  async readHome(spec, name) {
+    const path = `/home/ada/${name}`;
+    const found = await scene.inside(spec, '1000', `[ ! -e ${path} ] || { printf =; cat ${path}; }`);
+    return found === '' ? null : found.slice(1);
+  },
+  async killAgent(spec) {
+    await scene.inside(
+      spec,
+      '1000',
+      'for process in /proc/[0-9]*; do [ "$(readlink $process/exe)" != /opt/cde/node ] || kill -9 ${process#/proc/}; done',
+    );
+  },
+  async countAgents({ workspaceId }) {
+    const found = await scene.docker('ps', '--quiet', '--filter', `label=dev.cde.workspace=${workspaceId}`);
+    return found.split('\n').filter(Boolean).length;
+  },
+  close: () => scene.close(),
+});

@@ -11,38 +11,14 @@ import { agentArchive } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
 import { startRegistry } from '../cluster/registry.ts';
 import { until } from '../kit/until.ts';
-import { launchOf, makeScene, makeSpec, type Scene } from './docker-scene.ts';
+import { conformanceSubject, launchOf, makeScene, makeSpec, type Scene } from './docker-scene.ts';
 
 /** ada, with the password opensesame. */
 const htpasswd = 'ada:$2b$05$azH3BMKlndT2dalz2y1Y7uuO.kk1qjZoU2z8kMuYq3N4Hku64N2CC\n';
 
 testProviderContract('docker', async () => {
   const scene = await makeScene();
-  return {
-    makeProvider: () => scene.provider(),
-    makeSpec: () => makeSpec(),
-    makeLaunch: launchOf,
-    async writeHome(spec, name, text) {
-      await scene.inside(spec, '1000', `printf %s '${text}' > /home/ada/${name}`);
-    },
-    async readHome(spec, name) {
-      const path = `/home/ada/${name}`;
-      const found = await scene.inside(spec, '1000', `[ ! -e ${path} ] || { printf =; cat ${path}; }`);
-      return found === '' ? null : found.slice(1);
-    },
-    async killAgent(spec) {
-      await scene.inside(
-        spec,
-        '1000',
-        'for process in /proc/[0-9]*; do [ "$(readlink $process/exe)" != /opt/cde/node ] || kill -9 ${process#/proc/}; done',
-      );
-    },
-    async countAgents({ workspaceId }) {
-      const found = await scene.docker('ps', '--quiet', '--filter', `label=dev.cde.workspace=${workspaceId}`);
-      return found.split('\n').filter(Boolean).length;
-    },
-    close: () => scene.close(),
-  };
+  return { ...conformanceSubject(scene), makeProvider: () => scene.provider() };
 });
 
 /** The agent as another version of the server would have it. */
