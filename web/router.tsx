@@ -102,6 +102,25 @@ const routeTree = root.addChildren([
       ),
     }),
     createRoute({
+      ...page('/nodes'),
+      component: onlyFor(
+        seesClusters,
+        lazyRouteComponent(() => import('./nodes/nodes-page.tsx'), 'NodesPage'),
+      ),
+      validateSearch: (search): { cluster?: string; problems?: true; q?: string } => ({
+        cluster: text(search.cluster),
+        problems: search.problems === true || undefined,
+        q: text(search.q),
+      }),
+    }),
+    createRoute({
+      ...page('/nodes/$node'),
+      component: onlyFor(
+        seesClusters,
+        lazyRouteComponent(() => import('./nodes/node-page.tsx'), 'NodePage'),
+      ),
+    }),
+    createRoute({
       ...page('/satellites'),
       component: onlyFor(
         seesSatellites,

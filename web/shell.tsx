@@ -43,6 +43,7 @@ export function Shell() {
           <Link to="/homes">Homes</Link>
           <Link to="/templates">Templates</Link>
           {seesClusters(me.role) && <Link to="/clusters">Clusters</Link>}
+          {seesClusters(me.role) && <Link to="/nodes">Nodes</Link>}
           {seesSatellites(me.role) && <Link to="/satellites">Satellites</Link>}
           {seesCleanup(me.role) && <Link to="/cleanup">Cleanup</Link>}
           {seesUsers(me.role) && <Link to="/users">Users</Link>}

@@ -9,6 +9,7 @@ import { Timeline } from '../idle/timeline.tsx';
 import { UnusedNotice } from '../idle/unused-notice.tsx';
 import { usePolling, useTopic } from '../live/live.ts';
 import { connects, seesClusters, useMe } from '../me.ts';
+import { nodeOfQuery, refOf } from '../nodes/queries.ts';
 import { useTitle } from '../shell.tsx';
 import { CopyLine } from '../ui/copy.tsx';
 import { Icon, Spinner } from '../ui/icons.tsx';
@@ -223,6 +224,23 @@ function ClusterFacts({ workspace }: { workspace: Workspace }) {
   );
 }
 
+/** Where it runs, for those who see nodes. */
+function NodeFact({ workspace }: { workspace: Workspace }) {
+  const sees = seesClusters(useMe().role) && workspace.status === 'running';
+  const node = useQuery({ ...nodeOfQuery(workspace.id, workspace.status), enabled: sees });
+  if (!sees || !node.data) return null;
+  return (
+    <>
+      <dt>Node</dt>
+      <dd>
+        <Link to="/nodes/$node" params={{ node: refOf(node.data) }}>
+          {node.data.name}
+        </Link>
+      </dd>
+    </>
+  );
+}
+
 function Facts({ workspace }: { workspace: Workspace }) {
   const parameters = Object.entries(workspace.parameters);
   return (
@@ -245,6 +263,7 @@ function Facts({ workspace }: { workspace: Workspace }) {
           <dt>Provider</dt>
           <dd>{workspace.provider}</dd>
           <ClusterFacts workspace={workspace} />
+          <NodeFact workspace={workspace} />
           {workspace.isolation && (
             <>
               <dt>Isolation</dt>
