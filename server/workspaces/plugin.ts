@@ -56,6 +56,7 @@ export const workspacesPlugin = fp(
         bus,
         log,
         now,
+        startedAt: now(),
         providers,
         agentToken: keys.agentToken,
         // The access URL first, because replicas and their addresses come and go.

@@ -1,6 +1,6 @@
 import type { Provider } from '../../providers/provider.ts';
 import { advanceStages } from '../statuses.ts';
-import { failIfComputeEnded, pollMs, stageAgeMs } from './compute-end.ts';
+import { failIfComputeEnded, pollMs, reportableMs } from './compute-end.ts';
 import type { StepDeps } from './deps.ts';
 import { fail } from './fail.ts';
 import { serverLine } from './log-lines.ts';
@@ -11,10 +11,11 @@ const agentTimeoutMs = 120_000;
 
 /** Waits for the build's agent to register. */
 export async function awaitAgent(
-  { now, agentUrl }: Pick<StepDeps, 'now' | 'agentUrl'>,
+  deps: Pick<StepDeps, 'now' | 'startedAt' | 'agentUrl'>,
   snapshot: BuildSnapshot,
   provider: Provider,
 ): Promise<Outcome> {
+  const { now, agentUrl } = deps;
   const { workspace, build } = snapshot;
   if (workspace.agentTlsKey !== null && workspace.agentBuildId === build.id) {
     const at = now();
@@ -26,7 +27,7 @@ export async function awaitAgent(
   }
   const ended = await failIfComputeEnded(now, snapshot, provider, 'before it had connected');
   if (ended) return ended;
-  if (stageAgeMs(now(), snapshot) > agentTimeoutMs)
+  if (reportableMs(deps, snapshot) > agentTimeoutMs)
     return fail(now(), snapshot, {
       code: 'agent-timeout',
       message: 'The agent started but did not reach the server within 2 minutes.',

@@ -4,7 +4,7 @@ import { parseDuration } from '../../providers/quantity.ts';
 import type { NewLine } from '../builds/build-log.ts';
 import { advanceStages } from '../statuses.ts';
 import type { BuildRow } from '../store.ts';
-import { failIfComputeEnded, pollMs, stageAgeMs } from './compute-end.ts';
+import { failIfComputeEnded, pollMs, reportableMs } from './compute-end.ts';
 import type { StepDeps } from './deps.ts';
 import { fail } from './fail.ts';
 import { serverLine } from './log-lines.ts';
@@ -15,10 +15,11 @@ const graceMs = 60_000;
 
 /** Waits for the agent to report how the startup script ended. */
 export async function awaitStartup(
-  { now }: Pick<StepDeps, 'now'>,
+  deps: Pick<StepDeps, 'now' | 'startedAt'>,
   snapshot: BuildSnapshot,
   provider: Provider,
 ): Promise<Outcome> {
+  const { now } = deps;
   const { build } = snapshot;
   const timeout = build.rendered?.startup?.timeout;
   const report = build.startup;
@@ -37,7 +38,7 @@ export async function awaitStartup(
   }
   const ended = await failIfComputeEnded(now, snapshot, provider, 'while the startup script ran');
   if (ended) return ended;
-  if (stageAgeMs(now(), snapshot) > (parseDuration(timeout ?? '0s') ?? 0) + graceMs)
+  if (reportableMs(deps, snapshot) > (parseDuration(timeout ?? '0s') ?? 0) + graceMs)
     return fail(now(), snapshot, {
       code: 'startup-silent',
       message: 'The agent never reported how the startup script ended.',

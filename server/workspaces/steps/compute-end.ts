@@ -1,4 +1,5 @@
 import type { Provider } from '../../providers/provider.ts';
+import type { StepDeps } from './deps.ts';
 import { fail } from './fail.ts';
 import { type BuildSnapshot, noAgent, type Outcome, refOf } from './outcome.ts';
 
@@ -31,8 +32,11 @@ export async function failIfComputeEnded(
   );
 }
 
-/** How long the build's current stage has been running. */
-export function stageAgeMs(now: Date, { build }: BuildSnapshot): number {
+/** How long the agent could report the end of the build's current stage: since its start, or that of this server if later. */
+export function reportableMs(
+  { now, startedAt }: Pick<StepDeps, 'now' | 'startedAt'>,
+  { build }: BuildSnapshot,
+): number {
   const stage = build.stages.at(-1);
-  return stage ? now.getTime() - Date.parse(stage.startedAt) : 0;
+  return stage ? now().getTime() - Math.max(Date.parse(stage.startedAt), startedAt.getTime()) : 0;
 }

@@ -4,6 +4,8 @@ import type { ShutdownScript } from '../../idle/policy-source.ts';
 export interface StepDeps {
   database: Database;
   now: () => Date;
+  /** When this server started. Before that, agents may have had no server to report to. */
+  startedAt: Date;
   /**
    * The agent token of a build. It is the same every time, so that repeating a step does not cut off the agent that the
    * first run started.
