@@ -12,7 +12,7 @@ afterEach(() => {
   expect(stage.watched.faults.splice(0)).toEqual([]);
 });
 
-test('a failed startup script offers a terminal and another start', { timeout: 120_000 }, async () => {
+test('a failed startup script offers a terminal and another start', async () => {
   const { page, server, api } = stage;
   const { username } = await api<{ username: string }>('GET', '/api/v1/users/me');
   await api('POST', '/api/v1/templates', {

@@ -1,4 +1,5 @@
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { patienceMs } from '../kit/until.ts';
 
 const flags = [
   '--no-sandbox',
@@ -14,6 +15,7 @@ export function launch(more: string[] = []): Promise<Browser> {
   return chromium.launch({
     executablePath: process.env.CDE_TEST_CHROMIUM ?? '/usr/bin/chromium',
     args: [...flags, ...more],
+    timeout: patienceMs,
   });
 }
 

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Cluster, Orphan } from '@cde/api/clusters.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { patienceMs } from '../kit/until.ts';
 import { findCluster } from './cluster.ts';
 import { picture } from './pictures.ts';
 import { gone, nameless, type Stage, setStage, visible, widerThanPage } from './stage.ts';
@@ -118,7 +119,7 @@ describe('clusters', () => {
     await gone(dialog());
   });
 
-  test.runIf(real)('a real one is added, checked and removed', { timeout: 120_000 }, async () => {
+  test.runIf(real)('a real one is added, checked and removed', async () => {
     await page.goto(`${server.url}/clusters`);
     await button('Add a cluster').click();
     await dialog().getByLabel('Name', { exact: true }).fill('real');
@@ -285,6 +286,7 @@ describe('clusters', () => {
       const name = `a-${role}`;
       await api('POST', '/api/v1/users', { username: name, role, password: 'a long password' });
       const context = await stage.browser.newContext();
+      context.setDefaultTimeout(patienceMs);
       const signedIn = await context.request.post(`${server.url}/api/v1/auth/sign-in`, {
         headers: { origin: server.url },
         data: { username: name, password: 'a long password' },

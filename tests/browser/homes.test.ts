@@ -54,37 +54,33 @@ test('an empty page says when homes would appear', async () => {
   await picture(page, 'homes-none');
 });
 
-test(
-  'a deleted workspace leaves its home, which is restored into a new one',
-  { timeout: 120_000 },
-  async () => {
-    await make('first');
-    await visible(log().getByText('made the note'));
-    await removeInPage('first');
+test('a deleted workspace leaves its home, which is restored into a new one', async () => {
+  await make('first');
+  await visible(log().getByText('made the note'));
+  await removeInPage('first');
 
-    await page.goto(`${server.url}/homes`);
-    await visible(row('first').getByText('noting'));
-    await visible(row('first').getByText(/in \d/));
-    await picture(page, 'homes');
-    await link('Restore the home of first').click();
-    await visible(page.getByRole('heading', { name: 'New workspace' }));
-    // The form is filled in: template, home, and the old name.
-    expect(await page.getByLabel('Name').inputValue()).toBe('first');
-    const [kept] = (await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items;
-    expect(await page.getByLabel('Home').inputValue()).toBe(kept!.id);
-    await visible(page.getByText(`The files of ${username}/first, deleted`));
-    await picture(page, 'create-with-home');
-    await page.getByLabel('Name').fill('second');
-    await button('Create and start').click();
-    await page.waitForURL(`${server.url}/workspaces/${username}/second`);
-    await running();
-    await visible(log().getByText('written by the first'));
-    await page.goto(`${server.url}/homes`);
-    await visible(page.getByText('No retained homes'));
-  },
-);
+  await page.goto(`${server.url}/homes`);
+  await visible(row('first').getByText('noting'));
+  await visible(row('first').getByText(/in \d/));
+  await picture(page, 'homes');
+  await link('Restore the home of first').click();
+  await visible(page.getByRole('heading', { name: 'New workspace' }));
+  // The form is filled in: template, home, and the old name.
+  expect(await page.getByLabel('Name').inputValue()).toBe('first');
+  const [kept] = (await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items;
+  expect(await page.getByLabel('Home').inputValue()).toBe(kept!.id);
+  await visible(page.getByText(`The files of ${username}/first, deleted`));
+  await picture(page, 'create-with-home');
+  await page.getByLabel('Name').fill('second');
+  await button('Create and start').click();
+  await page.waitForURL(`${server.url}/workspaces/${username}/second`);
+  await running();
+  await visible(log().getByText('written by the first'));
+  await page.goto(`${server.url}/homes`);
+  await visible(page.getByText('No retained homes'));
+});
 
-test('a home can be chosen while a workspace is created', { timeout: 120_000 }, async () => {
+test('a home can be chosen while a workspace is created', async () => {
   await page.goto(`${server.url}/workspaces/${username}/second`);
   await running();
   await removeInPage('second');
@@ -117,29 +113,23 @@ test('a home that has disappeared is reported and never replaced by an empty one
   await visible(page.getByText(/is no longer available/));
 });
 
-test(
-  'a home is discarded when the name is typed; an open page sees it come by itself',
-  {
-    timeout: 120_000,
-  },
-  async () => {
-    await page.goto(`${server.url}/homes`);
-    await visible(page.getByText('No retained homes'));
-    await api('DELETE', `/api/v1/workspaces/${username}~third`);
-    await visible(row('third'));
-    await button('Discard the home of third').click();
-    const sure = dialog().getByRole('button', { name: 'Discard home' });
-    expect(await sure.isDisabled()).toBe(true);
-    await picture(page, 'home-discard');
-    await dialog()
-      .getByLabel(/Type third/)
-      .fill('third');
-    await sure.click();
-    await gone(dialog());
-    await visible(page.getByText('No retained homes'));
-    expect((await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items).toEqual([]);
-  },
-);
+test('a home is discarded when the name is typed; an open page sees it come by itself', async () => {
+  await page.goto(`${server.url}/homes`);
+  await visible(page.getByText('No retained homes'));
+  await api('DELETE', `/api/v1/workspaces/${username}~third`);
+  await visible(row('third'));
+  await button('Discard the home of third').click();
+  const sure = dialog().getByRole('button', { name: 'Discard home' });
+  expect(await sure.isDisabled()).toBe(true);
+  await picture(page, 'home-discard');
+  await dialog()
+    .getByLabel(/Type third/)
+    .fill('third');
+  await sure.click();
+  await gone(dialog());
+  await visible(page.getByText('No retained homes'));
+  expect((await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items).toEqual([]);
+});
 
 test("an owner sees everybody's homes and restores one for its user; a member sees the member's own", async () => {
   await api('POST', '/api/v1/users', { username: 'grace', role: 'member', password: 'a long password' });

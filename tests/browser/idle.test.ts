@@ -1,6 +1,6 @@
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { until } from '../kit/until.ts';
+import { patienceMs, until } from '../kit/until.ts';
 import { picture } from './pictures.ts';
 import { starterTemplate } from './server.ts';
 import { gone, nameless, type Stage, setStage, visible, widerThanPage } from './stage.ts';
@@ -219,6 +219,7 @@ describe('cleanup', () => {
   test('is one sentence for those who cannot see it', async () => {
     await api('POST', '/api/v1/users', { username: 'mel', role: 'member', password: 'a long password' });
     const context = await stage.browser.newContext({ viewport: { width: 1280, height: 800 } });
+    context.setDefaultTimeout(patienceMs);
     const member = await context.newPage();
     await member.goto(`${server.url}/sign-in`);
     await member.getByLabel('Username or email').fill('mel');

@@ -1,5 +1,6 @@
 import type { Build, Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { patienceMs } from '../kit/until.ts';
 import { starterTemplate } from './server.ts';
 import { gone, type Stage, setStage, visible } from './stage.ts';
 
@@ -13,6 +14,10 @@ const button = (name: string | RegExp) => page.getByRole('button', { name });
 const link = (name: string | RegExp) => page.getByRole('link', { name });
 const row = (name: string) => page.getByRole('row').filter({ has: page.getByRole('rowheader', { name }) });
 const status = () => page.locator('.page-head .status');
+
+let names = 0;
+/** Not taken by an earlier attempt at the same test. */
+const newName = (base: string) => `${base}-${++names}`;
 
 /** A template with the startup script `script`. */
 const template = (name: string, script: string) => ({
@@ -50,6 +55,7 @@ describe('signing in', () => {
 
   test('a link that was used shows an error', async () => {
     const other = await stage.browser.newContext();
+    other.setDefaultTimeout(patienceMs);
     const stranger = await other.newPage();
     await stranger.goto(server.link);
     await stranger.getByRole('alert').waitFor();
@@ -128,7 +134,7 @@ describe('a workspace', () => {
     const screen = page.locator('.xterm-rows');
     await visible(page.locator('.xterm-rows').getByText(/[$#]/).first());
     await page.keyboard.type('echo $((6*7))-$HOME\n');
-    await expect.poll(() => screen.innerText(), { timeout: 15_000 }).toContain(`42-/home/${username}`);
+    await expect.poll(() => screen.innerText()).toContain(`42-/home/${username}`);
 
     // 24-bit colours need style attributes, which the policy forbids in markup.
     await page.keyboard.type("clear; printf '\\033[48;2;10;120;200mcoloured\\033[0m\\n'\n");
@@ -143,9 +149,9 @@ describe('a workspace', () => {
     await page.setViewportSize({ width: 900, height: 600 });
     await page.keyboard.type('while sleep 0.1; do clear; stty size; done\n');
     const columns = async () => Number(/\d+ (\d+)/.exec(await screen.innerText())?.[1]);
-    await expect.poll(columns, { timeout: 15_000 }).toBeLessThan(120);
+    await expect.poll(columns).toBeLessThan(120);
     await page.setViewportSize({ width: 1280, height: 800 });
-    await expect.poll(columns, { timeout: 15_000 }).toBeGreaterThan(140);
+    await expect.poll(columns).toBeGreaterThan(140);
     await page.keyboard.press('Control+c');
 
     await page.keyboard.type('exit 3\n');
@@ -153,7 +159,7 @@ describe('a workspace', () => {
     await button('New shell').click();
     await gone(page.getByText(/exit code 3/));
     await page.keyboard.type('cat ~/welcome.txt\n');
-    await expect.poll(() => screen.innerText(), { timeout: 15_000 }).toContain('Welcome to');
+    await expect.poll(() => screen.innerText()).toContain('Welcome to');
   });
 
   test('is stopped from the list, which updates by itself', async () => {
@@ -185,9 +191,7 @@ describe('a workspace', () => {
     await expect.poll(() => frames.join()).toContain('"unsubscribe"');
     await api('POST', `/api/v1/workspaces/${username}~first/stop`, {});
     await expect
-      .poll(async () => (await api<Workspace>('GET', `/api/v1/workspaces/${username}~first`)).status, {
-        timeout: 30_000,
-      })
+      .poll(async () => (await api<Workspace>('GET', `/api/v1/workspaces/${username}~first`)).status)
       .toBe('stopped');
     expect(await row('first').innerText()).toContain('Running');
     await see('visible');
@@ -216,8 +220,9 @@ describe('a workspace', () => {
 describe('a build', () => {
   test('that fails shows the reason', async () => {
     await publish(template('failing', 'echo before; echo "no such tool" >&2; exit 7'));
-    await create('broken', 'failing');
-    await page.goto(`${server.url}/workspaces/${username}/broken`);
+    const broken = newName('broken');
+    await create(broken, 'failing');
+    await page.goto(`${server.url}/workspaces/${username}/${broken}`);
     await visible(page.locator('.page-head .status.bad'));
     await visible(page.getByRole('log').getByText('no such tool'));
     expect(await page.locator('.stage.failed').innerText()).toContain('Startup script');
@@ -231,8 +236,9 @@ describe('a build', () => {
         'seq -f "line %.0f of many" 1 1500; while [ ! -e go ]; do sleep 0.05; done; echo went on; sleep 600',
       ),
     );
-    await create('talker', 'talking');
-    await page.goto(`${server.url}/workspaces/${username}/talker`);
+    const name = newName('talker');
+    await create(name, 'talking');
+    await page.goto(`${server.url}/workspaces/${username}/${name}`);
     const log = page.getByRole('log');
     await visible(log.getByText('line 1500 of many'));
     const fromEnd = () =>
@@ -245,24 +251,28 @@ describe('a build', () => {
     await button('Follow').click();
     await expect.poll(fromEnd).toBeLessThan(30);
 
-    await button('Cancel talker').click();
-    await visible(page.locator('.page-head').getByRole('button', { name: 'Start talker' }));
-    const { items } = await api<{ items: Build[] }>('GET', `/api/v1/workspaces/${username}~talker/builds`);
+    await button(`Cancel ${name}`).click();
+    await visible(page.locator('.page-head').getByRole('button', { name: `Start ${name}` }));
+    const { items } = await api<{ items: Build[] }>('GET', `/api/v1/workspaces/${username}~${name}/builds`);
     expect(items.find(({ number }) => number === 1)?.status).toBe('cancelled');
   });
 });
 
 describe('the connection', () => {
   test('is re-established after the server was killed, and the page reports the loss', async () => {
+    // An earlier attempt may have left no server.
+    if (!server.runs()) await server.restart();
+    const broken = newName('broken');
+    await create(broken, 'failing');
     await page.goto(`${server.url}/workspaces`);
-    await visible(row('broken'));
+    await visible(row(broken).getByText('Failed'));
     await server.kill();
     await visible(page.getByText('Reconnecting…'));
-    expect(await row('broken').isVisible()).toBe(true);
+    expect(await row(broken).isVisible()).toBe(true);
     await server.restart();
     await gone(page.getByText('Reconnecting…'));
-    await api('DELETE', `/api/v1/workspaces/${username}~broken?home=discard`);
-    await gone(row('broken'));
+    await api('DELETE', `/api/v1/workspaces/${username}~${broken}?home=discard`);
+    await gone(row(broken));
     // What a browser reports about an unreachable server.
     stage.watched.forgive(
       /ERR_CONNECTION_REFUSED|WebSocket connection to|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE/,

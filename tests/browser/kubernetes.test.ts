@@ -22,7 +22,7 @@ startup: { script: ${JSON.stringify(script)} }
 kubernetes: { image: ${images.debian}, pullPolicy: IfNotPresent, memory: 256Mi }
 `;
 
-describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, () => {
+describe.runIf(kubeconfig)('a workspace on Kubernetes', () => {
   let stage: Stage;
   let server: Stage['server'];
   let page: Stage['page'];

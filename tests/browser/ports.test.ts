@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocketServer } from 'ws';
+import { patienceMs } from '../kit/until.ts';
 import { starterTemplate } from './server.ts';
 import { gone, setStage, visible } from './stage.ts';
 
@@ -92,7 +93,7 @@ async function open({ stage, program }: Awaited<ReturnType<typeof setWorkspace>>
   const tab = await opened;
   await visible(tab.getByRole('heading', { name: 'A program' }));
   const text = tab.locator('#found');
-  await expect.poll(() => text.innerText(), { timeout: 20_000 }).not.toBe('');
+  await expect.poll(() => text.innerText()).not.toBe('');
   return { tab, found: JSON.parse(await text.innerText()) };
 }
 
@@ -142,7 +143,7 @@ describe('by name', () => {
       expect(reply.status).toBe(401);
     }
     // Its page can neither read the dashboard's storage nor act through the browser.
-    await expect.poll(() => tab.locator('#found').innerText(), { timeout: 30_000 }).not.toBe('');
+    await expect.poll(() => tab.locator('#found').innerText()).not.toBe('');
     const found = JSON.parse(await tab.locator('#found').innerText());
     expect(await tab.evaluate(() => localStorage.getItem('cde-session-key'))).toBeNull();
     expect(found).toMatchObject({ me: 'refused: TypeError', link: 'refused: TypeError' });
@@ -154,6 +155,7 @@ describe('by name', () => {
   test('a visitor who is not signed in signs in and returns', async () => {
     const { browser, server } = set.stage;
     const stranger = await browser.newContext();
+    stranger.setDefaultTimeout(patienceMs);
     const page = await stranger.newPage();
     await page.goto(`http://${set.program.port}--web--${set.owner}.localhost:${new URL(server.url).port}/`);
     await visible(page.getByRole('heading', { name: 'Sign in' }));
@@ -182,7 +184,7 @@ describe('by name', () => {
     const { page, context, server, watched } = set.stage;
     await page.goto(`${server.url}/workspaces/${set.owner}/web/terminal`);
     const shows = (of: typeof page, text: string | RegExp) =>
-      expect.poll(() => of.locator('.xterm-rows').innerText(), { timeout: 30_000 }).toMatch(text);
+      expect.poll(() => of.locator('.xterm-rows').innerText()).toMatch(text);
     // Without isolation the shell runs as the server's user, possibly root.
     await shows(page, /[$#]/);
     await page.keyboard.type('kept=yes; echo before-$((1+1))\n');

@@ -37,7 +37,7 @@ async function start(): Promise<void> {
 }
 const terminal = () => `${stage.server.url}/workspaces/${owner}/web/terminal`;
 const shows = (text: string) =>
-  expect.poll(() => stage.page.locator('.xterm-rows').innerText(), { timeout: 30_000 }).toContain(text);
+  expect.poll(() => stage.page.locator('.xterm-rows').innerText()).toContain(text);
 
 beforeAll(async () => {
   url = `http://127.0.0.1:${await freePort()}`;
@@ -73,65 +73,58 @@ test('an owner allows a satellite to serve browsers', async () => {
   expect(stage.watched.faults).toEqual([]);
 });
 
-test(
-  'a terminal goes over it where it is nearer, and over the server when it is gone',
-  { timeout: 180_000 },
-  async () => {
-    const { page, context, api, server, watched } = stage;
-    await api('POST', '/api/v1/templates', { files: starterTemplate() });
-    const made = await api<Workspace>('POST', '/api/v1/workspaces', { name: 'web', template: 'local' });
-    ({ owner } = made);
-    // Its agent has measured, and the satellite knows that it is allowed to.
-    await expect
-      .poll(
-        async () =>
-          (await api<TerminalRoutes>('POST', `/api/v1/workspaces/${made.id}/terminal-ways`)).satellites[0]
-            ?.agentRttMs,
-        { timeout: 60_000 },
-      )
-      .toEqual(expect.any(Number));
-    await expect
-      .poll(async () => (await (await fetch(`${url}/terminal`)).json()).code, { timeout: 30_000 })
-      .toBe('csrf-rejected');
-    await context.route(`${server.url}/relay/v1/probe`, async (route) => {
-      await setTimeout(serverProbeMs);
-      await route.continue();
-    });
-    const sockets: string[] = [];
-    page.on('websocket', (socket) => sockets.push(new URL(socket.url()).origin));
-    const opened = () => sockets.filter((origin) => origin === url.replace('http', 'ws')).length;
+test('a terminal goes over it where it is nearer, and over the server when it is gone', async () => {
+  const { page, context, api, server, watched } = stage;
+  await api('POST', '/api/v1/templates', { files: starterTemplate() });
+  const made = await api<Workspace>('POST', '/api/v1/workspaces', { name: 'web', template: 'local' });
+  ({ owner } = made);
+  // Its agent has measured, and the satellite knows that it is allowed to.
+  await expect
+    .poll(
+      async () =>
+        (await api<TerminalRoutes>('POST', `/api/v1/workspaces/${made.id}/terminal-ways`)).satellites[0]
+          ?.agentRttMs,
+    )
+    .toEqual(expect.any(Number));
+  await expect.poll(async () => (await (await fetch(`${url}/terminal`)).json()).code).toBe('csrf-rejected');
+  await context.route(`${server.url}/relay/v1/probe`, async (route) => {
+    await setTimeout(serverProbeMs);
+    await route.continue();
+  });
+  const sockets: string[] = [];
+  page.on('websocket', (socket) => sockets.push(new URL(socket.url()).origin));
+  const opened = () => sockets.filter((origin) => origin === url.replace('http', 'ws')).length;
 
-    await page.goto(terminal());
-    await visible(page.getByText('over tokyo', { exact: true }));
-    await shows('$');
-    await page.keyboard.type('kept=yes; echo over-$((1+1))\n');
-    await shows('over-2');
-    expect(opened()).toBe(1);
-    const title = await page.getByText('over tokyo', { exact: true }).getAttribute('title');
-    expect(title).toMatch(/^\d+ ms over tokyo, \d\d+ ms over the server, to the workspace and back$/);
-    await picture(page, 'terminal-over-satellite');
-    // Apart from the satellite's, no violation of the policy.
-    watched.forgive(new RegExp(`^request: ${url}/relay/v1/probe`));
-    expect(watched.faults).toEqual([]);
+  await page.goto(terminal());
+  await visible(page.getByText('over tokyo', { exact: true }));
+  await shows('$');
+  await page.keyboard.type('kept=yes; echo over-$((1+1))\n');
+  await shows('over-2');
+  expect(opened()).toBe(1);
+  const title = await page.getByText('over tokyo', { exact: true }).getAttribute('title');
+  expect(title).toMatch(/^\d+ ms over tokyo, \d\d+ ms over the server, to the workspace and back$/);
+  await picture(page, 'terminal-over-satellite');
+  // Apart from the satellite's, no violation of the policy.
+  watched.forgive(new RegExp(`^request: ${url}/relay/v1/probe`));
+  expect(watched.faults).toEqual([]);
 
-    const ended = once(child, 'exit');
-    child.kill('SIGKILL');
-    await ended;
-    await visible(page.getByText('over the server', { exact: true }));
-    await shows('over-2');
-    await page.locator('.xterm').click();
-    await page.keyboard.type('echo $kept-still\n');
-    await shows('yes-still');
+  const ended = once(child, 'exit');
+  child.kill('SIGKILL');
+  await ended;
+  await visible(page.getByText('over the server', { exact: true }));
+  await shows('over-2');
+  await page.locator('.xterm').click();
+  await page.keyboard.type('echo $kept-still\n');
+  await shows('yes-still');
 
-    // It is back and near, but opens no shell.
-    await start();
-    await page.routeWebSocket(`${url.replace('http', 'ws')}/terminal`, (socket) => socket.close());
-    await page.goto(terminal());
-    await visible(page.getByText('over the server', { exact: true }));
-    await shows('yes-still');
-    await page.locator('.xterm').click();
-    await page.keyboard.type('echo $kept-again\n');
-    await shows('yes-again');
-    watched.faults.splice(0);
-  },
-);
+  // It is back and near, but opens no shell.
+  await start();
+  await page.routeWebSocket(`${url.replace('http', 'ws')}/terminal`, (socket) => socket.close());
+  await page.goto(terminal());
+  await visible(page.getByText('over the server', { exact: true }));
+  await shows('yes-still');
+  await page.locator('.xterm').click();
+  await page.keyboard.type('echo $kept-again\n');
+  await shows('yes-again');
+  watched.faults.splice(0);
+});

@@ -65,34 +65,28 @@ test('an added satellite shows its token and how to start it once', async () => 
   await gone(dialog());
 });
 
-test(
-  'it is online once it was started, is drained, serves again, and is removed',
-  {
-    timeout: 120_000,
-  },
-  async () => {
-    child = spawn(
-      process.execPath,
-      [main, '--server', server.url, '--listen', '127.0.0.1:0', '--log-level', 'silent'],
-      { env: { PATH: process.env.PATH, CDE_SATELLITE_TOKEN: token }, stdio: 'ignore' },
-    );
-    await visible(row().getByText('Online'));
-    await button('Actions for tokyo').click();
-    await page.getByRole('menuitem', { name: 'Drain' }).click();
-    await visible(page.getByText(/tokyo starts draining/));
-    await visible(row().getByText('Draining'));
-    // It reports every 15 s.
-    await visible(row().getByText(/sessions?, \d+ agents?/));
-    await visible(row().getByText('Drained'));
-    await picture(page, 'satellites');
-    await button('Actions for tokyo').click();
-    await page.getByRole('menuitem', { name: 'Let it serve again' }).click();
-    await visible(page.getByText(/tokyo accepts sessions again/));
+test('it is online once it was started, is drained, serves again, and is removed', async () => {
+  child = spawn(
+    process.execPath,
+    [main, '--server', server.url, '--listen', '127.0.0.1:0', '--log-level', 'silent'],
+    { env: { PATH: process.env.PATH, CDE_SATELLITE_TOKEN: token }, stdio: 'ignore' },
+  );
+  await visible(row().getByText('Online'));
+  await button('Actions for tokyo').click();
+  await page.getByRole('menuitem', { name: 'Drain' }).click();
+  await visible(page.getByText(/tokyo starts draining/));
+  await visible(row().getByText('Draining'));
+  // It reports every 15 s.
+  await visible(row().getByText(/sessions?, \d+ agents?/));
+  await visible(row().getByText('Drained'));
+  await picture(page, 'satellites');
+  await button('Actions for tokyo').click();
+  await page.getByRole('menuitem', { name: 'Let it serve again' }).click();
+  await visible(page.getByText(/tokyo accepts sessions again/));
 
-    await button('Actions for tokyo').click();
-    await page.getByRole('menuitem', { name: 'Remove…' }).click();
-    await dialog().getByRole('button', { name: 'Remove' }).click();
-    await gone(row());
-    await visible(page.getByText('No satellites yet'));
-  },
-);
+  await button('Actions for tokyo').click();
+  await page.getByRole('menuitem', { name: 'Remove…' }).click();
+  await dialog().getByRole('button', { name: 'Remove' }).click();
+  await gone(row());
+  await visible(page.getByText('No satellites yet'));
+});

@@ -26,14 +26,15 @@ export async function setStage(settings: Record<string, string> = {}): Promise<S
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
   await context.grantPermissions(['clipboard-read', 'clipboard-write']);
   const watched = await watch(context, server.url);
+  context.setDefaultTimeout(patienceMs);
   const page = await context.newPage();
-  page.setDefaultTimeout(patienceMs);
 
   async function api<T>(method: string, path: string, body?: unknown): Promise<T> {
     const storage = (await context.storageState()).origins.find(({ origin }) => origin === server.url);
     const key = storage?.localStorage.find(({ name }) => name === 'cde-session-key')?.value;
     const reply = await context.request.fetch(server.url + path, {
       method,
+      timeout: patienceMs,
       headers: {
         origin: server.url,
         ...(key && { 'x-cde-session-key': key }),

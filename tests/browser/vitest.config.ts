@@ -5,8 +5,8 @@ export default defineConfig({
   test: {
     ...everySuite,
     include: ['tests/browser/*.test.ts'],
-    testTimeout: 240_000,
-    hookTimeout: 180_000,
+    testTimeout: 480_000,
+    hookTimeout: 240_000,
     // One Chromium and one server at a time: two of each on two cores are slower than one after the other.
     fileParallelism: false,
   },

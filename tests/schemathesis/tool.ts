@@ -20,7 +20,7 @@ export async function schemathesis(): Promise<string> {
     throw new Error(`test:api needs python3 with venv (Debian: apt-get install python3-venv): ${why}`);
   }
   await run(join(folder, 'bin', 'pip'), ['install', '--quiet', `schemathesis==${version}`], {
-    timeout: 200_000,
+    timeout: 400_000,
   });
   return program;
 }

@@ -8,7 +8,7 @@ export default defineConfig({
     // Requests are random: what it finds once is a bug, even if the next run does not find it.
     retry: 0,
     include: ['tests/schemathesis/*.test.ts'],
-    testTimeout: 240_000,
-    hookTimeout: 240_000,
+    testTimeout: 600_000,
+    hookTimeout: 600_000,
   },
 });
