@@ -9,6 +9,8 @@ export default defineConfig({
     // An idle stop follows the minute over which the CPU is averaged, the idle period, and a sweep.
     env: { CDE_TEST_PATIENCE_MS: '300000' },
     testTimeout: 1_800_000,
+    // Both files at once: they wait.
+    maxWorkers: 2,
     hookTimeout: 120_000,
   },
 });
