@@ -4,7 +4,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { startEmbedded } from '@cde/server/database/embedded.ts';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, onTestFailed, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
 import { type Api, makeApi } from '../kit/api.ts';
 import { endLeftovers, type Machine, makeMachine, type Running } from '../kit/machine.ts';
 import { makeDatabase } from '../kit/postgres.ts';
@@ -36,7 +36,7 @@ async function mount(path: string, megabytes: number): Promise<Disk> {
             break;
           }
     },
-    free: () => rm(filler),
+    free: () => rm(filler, { force: true }),
     unmount: () => void execFileSync('umount', ['--lazy', path]),
   };
 }
@@ -61,44 +61,50 @@ describe.skipIf(!mayMount)('the disk of the homes', () => {
     await machine?.remove();
   });
 
+  beforeEach(() => disk.free());
+  let name: string;
+  let attempts = 0;
+
   test('full: a workspace is refused in words, and starts once there is space', async () => {
     onTestFailed(() => console.log(server.output().slice(-4_000)));
+    name = `full-${++attempts}`;
     await disk.fill();
-    const refused = await machine.cde('create', 'full');
+    const refused = await machine.cde('create', name);
     expect(refused.code).toBe(7);
     expect(refused.stderr).toMatch(/The disk that holds the homes is full\. \[home-disk-full\]/);
     expect(refused.stderr).toMatch(/Free space on it/);
-    expect(await machine.cde('show', 'full')).toMatchObject({
+    expect(await machine.cde('show', name)).toMatchObject({
       stdout: expect.stringMatching(/failed[\s\S]*The disk that holds the homes is full/),
     });
     await disk.free();
-    expect(await machine.cde('start', 'full')).toMatchObject({ code: 0 });
-    expect(await machine.cde('ssh', 'full', '--', 'echo kept > ~/note')).toMatchObject({ code: 0 });
+    expect(await machine.cde('start', name)).toMatchObject({ code: 0 });
+    expect(await machine.cde('ssh', name, '--', 'echo kept > ~/note')).toMatchObject({ code: 0 });
   });
 
   test('full while workspaces run: they and the server go on; what cannot be done says why', async () => {
     onTestFailed(() => console.log(server.output().slice(-4_000)));
+    expect(await machine.cde('start', name)).toMatchObject({ code: 0 });
     await disk.fill();
     expect(await machine.cde('list')).toMatchObject({
       code: 0,
-      stdout: expect.stringMatching(/full\s+running/),
+      stdout: expect.stringMatching(/full-\d+\s+running/),
     });
-    const writing = await machine.cde('ssh', 'full', '--', 'head -c 100000 /dev/zero > ~/more');
+    const writing = await machine.cde('ssh', name, '--', 'head -c 100000 /dev/zero > ~/more');
     expect(writing.code).not.toBe(0);
     expect(writing.stderr).toContain('No space left on device');
-    for (const name of ['full', 'hello'])
-      expect(await machine.cde('ssh', name, '--', 'echo still here')).toMatchObject({
+    for (const each of [name, 'hello'])
+      expect(await machine.cde('ssh', each, '--', 'echo still here')).toMatchObject({
         code: 0,
         stdout: 'still here\n',
       });
-    expect(await machine.cde('stop', 'full')).toMatchObject({ code: 0 });
+    expect(await machine.cde('stop', name)).toMatchObject({ code: 0 });
     await disk.fill();
-    const refused = await machine.cde('start', 'full');
+    const refused = await machine.cde('start', name);
     expect(refused).toMatchObject({ code: 7, stderr: expect.stringContaining('[home-disk-full]') });
     await disk.free();
-    expect(await machine.cde('start', 'full')).toMatchObject({ code: 0 });
+    expect(await machine.cde('start', name)).toMatchObject({ code: 0 });
     // Nothing of the home was lost on the way.
-    expect(await machine.cde('ssh', 'full', '--', 'cat ~/note')).toMatchObject({ code: 0, stdout: 'kept\n' });
+    expect(await machine.cde('ssh', name, '--', 'cat ~/note')).toMatchObject({ code: 0, stdout: 'kept\n' });
   });
 });
 
@@ -122,6 +128,8 @@ describe.skipIf(!mayMount)('the disk of the embedded PostgreSQL', () => {
     disk?.unmount();
     await machine?.remove();
   });
+
+  beforeEach(() => disk.free());
 
   test('full: what cannot be written says why, the rest works, and all of it once there is space', async () => {
     onTestFailed(() => console.log(server.output().slice(-4_000)));

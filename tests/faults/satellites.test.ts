@@ -3,11 +3,11 @@ import type { TicketReply } from '@cde/api/workspaces.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { openSession, type Session } from '@cde/tunnel/session/session.ts';
 import { Client, type ClientChannel } from 'ssh2';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { type Api, makeApi } from '../kit/api.ts';
 import { freePort } from '../kit/free-port.ts';
 import { type Machine, makeMachine, type Running, type Server } from '../kit/machine.ts';
-import { until } from '../kit/until.ts';
+import { patienceMs, until } from '../kit/until.ts';
 
 /** Two satellites beside the server, each a process of its own, and one session that goes through all of it. */
 let machine: Machine;
@@ -45,7 +45,14 @@ beforeAll(async () => {
   machine = await makeMachine({ CDE_LOCAL_NETWORK: 'shared' });
   server = await machine.start();
   api = await makeApi(machine, server.url);
+});
+beforeEach(async () => {
+  if (server.process.exitCode !== null || server.process.signalCode !== null) server = await machine.start();
   for (const name of ['east', 'west']) {
+    // Of an earlier attempt.
+    running[name]?.process.kill('SIGTERM');
+    await running[name]?.ended;
+    await machine.cde('satellite', 'remove', name, '--yes');
     ports[name] = await freePort();
     const added = await machine.cde('satellite', 'add', name, '--region', `the ${name}`);
     expect(added).toMatchObject({ code: 0, stdout: expect.stringMatching(/^cde_satellite_\S+\n$/) });
@@ -140,8 +147,8 @@ test('a session survives kill -9 and draining of its satellite, and works withou
   await until(
     () => shown('west'),
     ({ state, load }) => state === 'online' && load?.agents === 1,
-    // The order with a heartbeat, agents with their next report, and a heartbeat to tell.
-    90_000,
+    // The order with a heartbeat, agents with their next report, and a heartbeat to tell: up to 90 s if nothing is late.
+    2 * patienceMs,
   );
   running.east!.process.kill('SIGTERM');
   expect((await running.east!.ended).code).toBe(0);

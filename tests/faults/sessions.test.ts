@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { agentPids } from '../kit/api.ts';
 import { type Machine, makeMachine, type Ran, type Server } from '../kit/machine.ts';
 import { until } from '../kit/until.ts';
@@ -27,6 +27,12 @@ beforeAll(async () => {
   const configured = await machine.cde('config-ssh', '--ssh-config', config);
   expect(configured).toMatchObject({ code: 0 });
   workspaceId = JSON.parse((await machine.cde('show', 'hello', '--json')).stdout).id;
+});
+// What a test that failed may have left to its next attempt.
+beforeEach(async () => {
+  if (server.process.exitCode !== null || server.process.signalCode !== null) server = await machine.start();
+  else process.kill(await serverProcess(), 'SIGCONT');
+  await machine.cde('start', 'hello');
 });
 afterAll(async () => {
   for (const child of children) child.kill('SIGKILL');
@@ -73,7 +79,7 @@ const ssh = (command: string) => begin('ssh', ['-F', config, 'hello.cde', comman
 const numbers = (count: number) => Array.from({ length: count }, (_, at) => `${at + 1}\n`).join('');
 const counting = (count: number, each = 0.05) => `for i in $(seq ${count}); do echo $i; sleep ${each}; done`;
 const printed = (one: Begun, text: string) =>
-  until(async () => one.stdout().includes(text) || one.child.exitCode !== null, Boolean, 60_000);
+  until(async () => one.stdout().includes(text) || one.child.exitCode !== null, Boolean);
 const size = (path: string) =>
   stat(path).then(
     ({ size }) => size,
@@ -113,19 +119,22 @@ describe('a session comes through', () => {
     const there = join(machine.folder, 'there');
     const back = join(machine.folder, 'back');
     const sum = await makeFile(there, 200);
+    const home = join(machine.folder, 'data/homes', workspaceId);
+    // Of an earlier attempt.
+    for (const path of [join(home, 'big'), back]) await rm(path, { force: true });
     const up = begin('rsync', [
       '-e',
       `ssh -F ${config}`,
       '--inplace',
       '--whole-file',
+      // So slow that it does not end between two looks at the size.
+      '--bwlimit=40m',
       there,
       'hello.cde:big',
     ]);
-    const home = join(machine.folder, 'data/homes', workspaceId);
     await until(
       () => size(join(home, 'big')),
       (bytes) => bytes > 30e6,
-      60_000,
     );
     expect(await size(join(home, 'big'))).toBeLessThan(200 * 1024 * 1024);
     await server.kill();
@@ -133,11 +142,10 @@ describe('a session comes through', () => {
     expect(await up.ended).toEqual({ code: 0, stdout: '', stderr: '' });
     expect(await hash(join(home, 'big'))).toBe(sum);
 
-    const down = begin('scp', ['-F', config, 'hello.cde:big', back]);
+    const down = begin('scp', ['-l', '320000', '-F', config, 'hello.cde:big', back]);
     await until(
       () => size(back),
       (bytes) => bytes > 30e6,
-      60_000,
     );
     await server.kill();
     expect(down.child.exitCode).toBeNull();
@@ -204,7 +212,6 @@ describe('a session ends, and says why', () => {
   });
 
   test('when the workspace is stopped', async () => {
-    await machine.cde('start', 'hello');
     const running = ssh(counting(10_000));
     await printed(running, '\n5\n');
     expect((await machine.cde('stop', 'hello')).code).toBe(0);

@@ -8,11 +8,11 @@ const networks = ['tests/faults/nat.test.ts', 'tests/faults/network.test.ts'];
 export default defineConfig({
   test: {
     ...everySuite,
-    testTimeout: 240_000,
+    testTimeout: 900_000,
     hookTimeout: 120_000,
     maxConcurrency: 4,
-    // They spend their time waiting. The longest file takes as long as all others together.
-    maxWorkers: 2,
+    // They spend most of their time waiting.
+    maxWorkers: 3,
     projects: [
       {
         extends: true,

@@ -27,7 +27,8 @@ export interface Given {
 
 const program = fileURLToPath(new URL('program.ts', import.meta.url));
 const port = 7090;
-const patience = { timeout: 60_000, interval: 50 };
+/** On a busy machine a search for a path may fail, and the next one follows after 60 s. */
+const patience = { timeout: 150_000, interval: 50 };
 
 interface Program {
   child: ChildProcess;
@@ -171,17 +172,14 @@ export async function makeSession(nats: [Nat, Nat], paths: PathKind[] = ['relay'
       changes,
       what: () => changes().map(({ what, kind }) => `${what} ${kind}`),
       /** Waits for a path change after the first `after` ones. */
-      async until(wanted: string, after = 0, timeout = patience.timeout): Promise<PathChange> {
+      async until(wanted: string, after = 0): Promise<PathChange> {
         const find = () =>
           changes()
             .slice(after)
             .find(({ what, kind }) => `${what} ${kind}` === wanted);
-        await vi.waitFor(
-          () => {
-            if (!find()) throw new Error(`no ${wanted}: ${JSON.stringify(changes().slice(-5))}`);
-          },
-          { ...patience, timeout },
-        );
+        await vi.waitFor(() => {
+          if (!find()) throw new Error(`no ${wanted}: ${JSON.stringify(changes().slice(-5))}`);
+        }, patience);
         return find()!;
       },
       /** Waits until this many more bytes have been echoed. */

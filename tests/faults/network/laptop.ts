@@ -176,7 +176,6 @@ export const aTransfer = (fault: (laptop: Laptop) => Promise<void>) =>
     await until(
       async () => (await sizeOf(target)) > (megabytes * 1024 ** 2) / 4 || back.child.exitCode !== null,
       Boolean,
-      60_000,
     );
     await fault(laptop);
     expect(await back.ended).toMatchObject({ code: 0, stderr: '' });
