@@ -67,8 +67,8 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
     entryPoints: {
       agent: 'main.ts',
       'keep-awake': 'activity/leases/command.ts',
-      // What a container of the docker provider starts with.
-      enter: '../server/providers/docker/enter.ts',
+      // What a container of the docker provider starts with, and the agent's unit of the incus provider.
+      enter: '../server/providers/prepare/enter.ts',
     },
     outdir: into,
     chunkNames: 'agent-[name]-[hash]',

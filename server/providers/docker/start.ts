@@ -1,10 +1,10 @@
 import type Dockerode from 'dockerode';
 import { pack } from 'tar-stream';
 import { ProviderFailure } from '../failure.ts';
+import { enteredLine, tokenFile } from '../prepare/enter-plan.ts';
 import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../provider.ts';
 import { type ContainerPlan, canBeRoot, describeIsolation, homeOf, workspaceContainer } from './container.ts';
 import { accept, messageOf, orNull, statusOf } from './engine.ts';
-import { enteredLine, tokenFile } from './enter-plan.ts';
 import { explainExit, logTail, runOf } from './exit.ts';
 import { containerName, homeVolume, labels } from './names.ts';
 import { ensureNetwork } from './networks.ts';

@@ -1,17 +1,18 @@
 /**
- * The first program of a workspace's container, as root: makes the developer a user of the image and the owner of the home,
+ * The first program of a workspace's container, or of the agent's unit in an instance, as root: makes the developer a user of the image and the owner of the home,
  * becomes that user, delivers dotfiles, and lets the agent take its place.
  *
  * usage: /opt/cde/node /opt/cde/enter.mjs, with CDE_ENTER = an EnterPlan as JSON
  */
 import { closeSync, openSync, unlinkSync } from 'node:fs';
-import { lchown, mkdir, readFile, stat } from 'node:fs/promises';
+import { chmod, lchown, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { deliverDotfiles } from '../prepare/dotfiles.ts';
-import { findShell, writeEtcUsers } from '../prepare/etc-users.ts';
-import { type Developer, readUsers } from '../prepare/users.ts';
+import { deliverDotfiles } from './dotfiles.ts';
 import { type EnterPlan, enteredLine, tokenFile } from './enter-plan.ts';
+import { findShell, writeEtcUsers } from './etc-users.ts';
+import { setHostname } from './hostname.ts';
+import { type Developer, readUsers, sudoersForAll } from './users.ts';
 
 const plan = JSON.parse(process.env.CDE_ENTER!) as EnterPlan;
 const log = (text: string) => void process.stdout.write(`${text}\n`);
@@ -38,7 +39,15 @@ const gid = /^\d+$/.test(groupName ?? '') ? Number(groupName) : (image?.gid ?? u
 const developer: Developer = { name: plan.owner, uid, gid, home: plan.home, shell: shell! };
 await writeEtcUsers('/etc', { developer, image, all: true });
 // The home itself, not what is in it: of a large one that would take minutes, at each start.
-if ((await stat(plan.home)).uid !== uid) await lchown(plan.home, uid, gid);
+if ((await stat(plan.home)).uid !== uid) {
+  await lchown(plan.home, uid, gid);
+  await chmod(plan.home, 0o755);
+}
+if (plan.hostname) await setHostname('/', plan.hostname);
+if (plan.hasSudo) {
+  await mkdir('/etc/sudoers.d', { recursive: true });
+  await writeFile('/etc/sudoers.d/90-cde', sudoersForAll(plan.owner), { mode: 0o440 });
+}
 
 let token: number;
 try {
@@ -49,7 +58,7 @@ try {
 } catch {
   fail(
     'agent-died',
-    'The container was started without a token for its agent. Only the server can start it.',
+    'The workspace was started without a token for its agent. Only the server can start it.',
   );
 }
 if (token! !== 0) fail('agent-died', `The token was opened as file ${token!}.`);
