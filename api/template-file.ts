@@ -202,6 +202,47 @@ export const DockerSection = z.strictObject({
 });
 export type DockerSection = z.infer<typeof DockerSection>;
 
+/** Settings of the `incus` provider. Strings can contain expressions. */
+export const IncusSection = z.strictObject({
+  image: z.string().max(400).describe('An alias or a fingerprint'),
+  imageServer: z
+    .url({ protocol: /^https$/ })
+    .max(400)
+    .optional()
+    .describe('The image server to download from; by default the images of the Incus server itself'),
+  type: z
+    .enum(['auto', 'container', 'virtual-machine'])
+    .default('auto')
+    .describe('`auto`: a virtual machine if the host can run one, otherwise a system container'),
+  user: z
+    .union([z.string().max(400), z.number().int().min(0).max(maxInteger)])
+    .default(1000)
+    .describe('The uid of the developer'),
+  cpus: Amount.optional().describe('The limit in cores'),
+  memory: Amount.optional().describe('The limit'),
+  disk: Amount.optional().describe('The size of the root disk'),
+  processes: Amount.optional().describe('The limit of processes and threads; by default 8192'),
+  project: z.string().max(400).default('default').describe('Created if it does not exist'),
+  profiles: z.array(z.string().max(63)).max(20).default(['default']),
+  network: z.string().max(400).optional().describe('By default that of the profiles'),
+  pool: z.string().max(400).optional().describe('The storage pool; by default that of the profiles'),
+  target: z.string().max(400).optional().describe('The member of a cluster, or @GROUP'),
+  allowPrivilegeEscalation: z
+    .boolean()
+    .default(false)
+    .describe('Lets the developer become root inside the instance with sudo'),
+  nesting: z.boolean().default(false).describe('Lets containers run inside a system container'),
+  snapshots: z
+    .strictObject({
+      schedule: z.string().max(100).describe('@hourly, @daily, or a cron expression'),
+      expiry: z.string().max(20).optional().describe('How long a snapshot is kept: 2w'),
+    })
+    .optional()
+    .describe('Snapshots of the home'),
+  env: Env.default({}),
+});
+export type IncusSection = z.infer<typeof IncusSection>;
+
 /** A manifest from the folder of the template; its strings can contain expressions. */
 export const Manifest = z
   .object({
@@ -270,7 +311,7 @@ export const TemplateFile = z.strictObject({
   title: z.string().max(80).optional(),
   description: z.string().max(4000).optional(),
   icon: z.string().max(200).optional().describe('An emoji, or a path within the folder'),
-  provider: z.enum(['local', 'docker', 'kubernetes']),
+  provider: z.enum(['local', 'docker', 'incus', 'kubernetes']),
   parameters: z.array(Parameter).max(50).default([]),
   home: z
     .strictObject({
@@ -294,6 +335,7 @@ export const TemplateFile = z.strictObject({
   connection: ConnectionSection.optional(),
   local: LocalSection.default({}),
   docker: DockerSection.optional().describe('Required if the provider is docker'),
+  incus: IncusSection.optional().describe('Required if the provider is incus'),
   kubernetes: KubernetesSection.optional().describe('Required if the provider is kubernetes'),
 });
 export type TemplateFile = z.infer<typeof TemplateFile>;

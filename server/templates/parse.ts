@@ -207,7 +207,13 @@ function checkTexts(source: Source, faults: Fault[]): void {
 }
 
 function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]): void {
-  for (const path of [['env'], ['local', 'env'], ['docker', 'env'], ['kubernetes', 'env']]) {
+  for (const path of [
+    ['env'],
+    ['local', 'env'],
+    ['docker', 'env'],
+    ['incus', 'env'],
+    ['kubernetes', 'env'],
+  ]) {
     const env = asMap(path.length === 1 ? root.env : asMap(root[path[0]!]).env);
     for (const name of Object.keys(env)) {
       if (reservedEnv.test(name)) {

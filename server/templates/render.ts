@@ -1,5 +1,6 @@
 import {
   type DockerSection,
+  type IncusSection,
   KubernetesBuilder,
   type KubernetesSection,
   type Manifest,
@@ -131,6 +132,13 @@ export function evaluateTemplate(
       (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)),
       ['docker'],
     ) as DockerSection);
+  const incus =
+    template.incus &&
+    (mapScalars(
+      template.incus,
+      (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)),
+      ['incus'],
+    ) as IncusSection);
   const manifests = template.manifests?.map(
     (manifest) =>
       mapScalars(manifest, (value, path) =>
@@ -166,6 +174,7 @@ export function evaluateTemplate(
       ...texts(['env'], template.env),
       ...localEnv,
       ...(docker?.env as Record<string, string> | undefined),
+      ...(incus?.env as Record<string, string> | undefined),
       ...(kubernetes?.env as Record<string, string> | undefined),
       ...Object.fromEntries(
         Object.entries(parameters).map(([name, value]) => [parameterVariable(name), parameterText(value)]),
@@ -184,6 +193,7 @@ export function evaluateTemplate(
       env: localEnv,
     },
     ...(docker && { docker }),
+    ...(incus && { incus }),
     ...(kubernetes && { kubernetes }),
     ...(manifests && { manifests }),
   };

@@ -73,6 +73,17 @@ const expressionFields: readonly Field[] = [
   { path: ['docker', 'memory'], want: 'bytes' },
   { path: ['docker', 'processes'], want: 'count' },
   { path: ['docker', 'env', '*'], want: 'text' },
+  { path: ['incus', 'image'], want: 'text' },
+  { path: ['incus', 'user'], want: 'user' },
+  { path: ['incus', 'cpus'], want: 'cpus' },
+  { path: ['incus', 'memory'], want: 'bytes' },
+  { path: ['incus', 'disk'], want: 'bytes' },
+  { path: ['incus', 'processes'], want: 'count' },
+  { path: ['incus', 'project'], want: 'name' },
+  { path: ['incus', 'network'], want: 'text' },
+  { path: ['incus', 'pool'], want: 'text' },
+  { path: ['incus', 'target'], want: 'text' },
+  { path: ['incus', 'env', '*'], want: 'text' },
   ...inKubernetes.map(([path, want]) => ({ path: ['kubernetes', ...path.split('.')], want })),
 ];
 
