@@ -13,6 +13,7 @@ import { orphansPlugin } from './orphans/plugin.ts';
 import { portsPlugin } from './ports/plugin.ts';
 import { dockerProviderPlugin } from './providers/docker/plugin.ts';
 import { gatewayPlugin } from './providers/gateway/plugin.ts';
+import { incusProviderPlugin } from './providers/incus/plugin.ts';
 import { localProviderPlugin } from './providers/local/plugin.ts';
 import { providersPlugin } from './providers/plugin.ts';
 import type { Provider } from './providers/provider.ts';
@@ -54,6 +55,7 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(gatewayPlugin);
   await app.register(localProviderPlugin);
   await app.register(dockerProviderPlugin);
+  await app.register(incusProviderPlugin);
   await app.register(kubernetesPlugin);
   await app.register(orphansPlugin);
   await app.register(templatesPlugin);

@@ -93,6 +93,15 @@ test('certificate authorities of agents are read, without what stands between th
   rmSync(folder, { recursive: true });
 });
 
+test('an Incus server only if it is named, and over HTTPS only with a certificate', () => {
+  expect(readConfig([], {}).incus).toBeNull();
+  expect(readConfig([], { CDE_INCUS: 'unix:///var/lib/incus/unix.socket' }).incus?.url).toBe(
+    'unix:///var/lib/incus/unix.socket',
+  );
+  expect(() => readConfig([], { CDE_INCUS: 'https://incus.example.com:8443' })).toThrow(/certificate/);
+  expect(() => readConfig([], { CDE_INCUS: 'http://incus.example.com:8443' })).toThrow(/https:/);
+});
+
 test('a Docker engine: that of the machine on loopback only, another only over TLS', () => {
   expect(readConfig([], { DOCKER_HOST: 'tcp://127.0.0.1:2375' }).docker?.url).toBe('tcp://127.0.0.1:2375');
   const environment = { CDE_LISTEN: '0.0.0.0:7080', DOCKER_HOST: 'tcp://127.0.0.1:2375' };

@@ -17,6 +17,7 @@ import { UdpListen } from '@cde/satellite/stun/service.ts';
 import { z } from 'zod';
 import { CertificateAuthorities } from './certificate-authorities.ts';
 import { type EngineAddress, engineAddressIssue } from './engine-address.ts';
+import { type IncusAddress, incusAddressIssue } from './incus-address.ts';
 
 const onOffAuto = z.enum(['auto', 'on', 'off']);
 const days = z.coerce.number().min(0).max(3650);
@@ -38,6 +39,7 @@ export function secretKeyIssue(text: string): string | null {
 const engineUrl = z
   .string()
   .regex(/^(unix:\/\/\/.+|tcp:\/\/[^/@]+:\d{1,5})$/, 'unix:///PATH or tcp://HOST:PORT');
+const incusUrl = z.string().regex(/^(unix:\/\/\/.+|https:\/\/[^/@]+)$/, 'unix:///PATH or https://HOST:8443');
 const plainUrl = z.url({ protocol: /^https?$/ }).refine((text) => {
   if (!URL.canParse(text)) return false;
   const { username, password, search, hash } = new URL(text);
@@ -136,6 +138,16 @@ const settings = {
     schema: imageName,
     default: undefined,
     help: "Image that installs the agent in Docker workspaces (default: this server's own agent, for images with glibc)",
+  },
+  incus: {
+    schema: z.literal('off').or(incusUrl),
+    default: 'off',
+    help: 'Incus server for workspaces: unix:///PATH, https://HOST:8443 or off',
+  },
+  incusCertificates: {
+    schema: z.string().min(1),
+    default: undefined,
+    help: 'Directory with client.crt, client.key and server.crt for an Incus server at https://',
   },
   cluster: {
     schema: z.string().min(1),
@@ -257,13 +269,22 @@ type Values = {
 export interface Config
   extends Omit<
     Values,
-    'accessUrl' | 'dataDir' | 'localProvider' | 'portHost' | 'docker' | 'dockerCertificates'
+    | 'accessUrl'
+    | 'dataDir'
+    | 'localProvider'
+    | 'portHost'
+    | 'docker'
+    | 'dockerCertificates'
+    | 'incus'
+    | 'incusCertificates'
   > {
   accessUrl: string;
   dataDir: string;
   localProvider: boolean;
   /** The Docker engine; null: no workspaces on Docker. */
   docker: EngineAddress | null;
+  /** The Incus server; null: no workspaces on Incus. */
+  incus: IncusAddress | null;
   /** The suffix of the host names of shared ports (`.dev.example.com`), or null if they are served by path. */
   portHost: string | null;
   /** Whether only this machine can reach the server. */
@@ -347,6 +368,17 @@ function dockerEngine(
   return engineAddressIssue(address) === null ? address : null;
 }
 
+function incusServer(given: Pick<Values, 'incus' | 'incusCertificates'>): IncusAddress | null {
+  if (given.incus === 'off') return null;
+  const address = { url: given.incus, certificates: given.incusCertificates };
+  const issue = incusAddressIssue(address);
+  if (issue === null) return address;
+  throw new SettingsError(
+    `CDE_INCUS cannot be used: ${issue}`,
+    'Set CDE_INCUS_CERTIFICATES to a directory with client.crt, client.key and server.crt.',
+  );
+}
+
 /** Reads flags, then the environment, then defaults. Throws SettingsError at the first invalid setting. */
 export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
   const given = readSettings(definitions, args, env) as Values;
@@ -371,6 +403,7 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
     portHost: portSuffix(given.portHost, accessUrl),
     dataDir: resolve(given.dataDir ?? defaultDataDir(env)),
     docker: dockerEngine(given, env, loopback),
+    incus: incusServer(given),
     dockerConfig: given.dockerConfig ?? join(homedir(), '.docker/config.json'),
     localProvider: given.localProvider === 'on' || (given.localProvider === 'auto' && loopback),
     loopback,

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import {
   DockerSection,
+  IncusSection,
   KubernetesBuilder,
   KubernetesSection,
   KubernetesService,
@@ -45,6 +46,7 @@ test('the example of idle and shutdown is valid in a template', async () => {
 test.each([
   'local',
   'docker',
+  'incus',
   'kubernetes',
 ])('what the starter %s has as a comment is valid', async (name) => {
   const file = await readFile(new URL(`../../templates/${name}/template.yaml`, import.meta.url), 'utf8');
@@ -71,13 +73,14 @@ test('docs/templates.md names every key', async () => {
     TemplateFile,
     LocalSection,
     DockerSection,
+    IncusSection,
     KubernetesSection,
     KubernetesService,
     KubernetesBuilder,
   ];
   for (const key of shapes.flatMap(({ shape }) => Object.keys(shape))) expect(docs).toContain(`\`${key}\``);
   const kubernetes = docs.slice(docs.indexOf('## Kubernetes'));
-  for (const { shape } of shapes.slice(3)) {
+  for (const { shape } of shapes.slice(4)) {
     for (const key of Object.keys(shape)) expect(kubernetes).toContain(`\`${key}\``);
   }
 });

@@ -1,11 +1,12 @@
 import fp from 'fastify-plugin';
 import { openGateway } from './gateway.ts';
 
-/** The server's socket for agents on this machine that have a network of their own: of the local provider, and of Docker. */
+/** The server's socket for agents on this machine that have a network of their own: of the local provider, of Docker and of Incus. */
 export const gatewayPlugin = fp(
   async (app) => {
     const { config } = app;
-    const isUsed = config.localProvider || config.docker?.url.startsWith('unix:');
+    const isUsed =
+      config.localProvider || config.docker?.url.startsWith('unix:') || config.incus?.url.startsWith('unix:');
     if (!isUsed || process.platform !== 'linux') return;
     let gateway: Awaited<ReturnType<typeof openGateway>> | undefined;
     app.onStart(async () => {

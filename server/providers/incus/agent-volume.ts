@@ -1,0 +1,163 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pack } from 'tar-stream';
+import { ProviderFailure } from '../failure.ts';
+import { accept, type IncusClient, orNull, path } from './client.ts';
+import { keys } from './names.ts';
+import type { HomePlace } from './state.ts';
+
+/** Where the agent is in every workspace. */
+export const agentFolder = '/opt/cde';
+
+/** This server's own bundle and Node: for instances with glibc, of this server's processor. */
+export interface AgentSource {
+  folder: string;
+  node: string;
+}
+
+interface Volume {
+  config: Record<string, string>;
+  used_by: string[];
+}
+
+/**
+ * Puts the agent on the server: a volume that all instances of a project mount read-only, so that a start copies nothing.
+ * Its name has a hash of the content; a new version of this server imports a new one.
+ */
+export function makeAgentVolumes(source: AgentSource, installation: string) {
+  let hashing: Promise<string> | undefined;
+  const hash = () => {
+    hashing ??= hashOf(source).catch((error) => {
+      hashing = undefined;
+      throw error;
+    });
+    return hashing;
+  };
+
+  return {
+    /**
+     * The name of the complete volume; null while another server imports it. Takes seconds when it has to be imported.
+     * Virtual machines have one of their own, because files of a volume have the owners that containers see, or the
+     * machine's, but not both.
+     */
+    async ensure(
+      client: IncusClient,
+      { project, pool, member }: Omit<HomePlace, 'name'>,
+      kind: 'container' | 'virtual-machine',
+      { isBusy, creator }: { isBusy: (name: string) => Promise<boolean>; creator: string },
+    ): Promise<string | null> {
+      const name = `cde-agent-${await hash()}${kind === 'container' ? '' : '-vm'}`;
+      const at = path`/1.0/storage-pools/${pool}/volumes/custom/${name}`;
+      const query = { project, target: member };
+      const found = await orNull(client.get<Volume>(at, query));
+      if (found?.config[keys.complete]) return name;
+      if (found) {
+        if (await isBusy(name)) return null;
+        // Between its import and its mark by another server; or of one that was killed, when Incus was as well.
+        if (found.config[keys.creator] === creator)
+          return (await markComplete(client, at, query)) ? name : null;
+        await accept(client.run('DELETE', at, { query }), 404, 400);
+        return null;
+      }
+      const archive = await archiveOf(source, {
+        name,
+        pool,
+        config: { [keys.installation]: installation, [keys.role]: 'agent', [keys.creator]: creator },
+      });
+      const imported = client.run('POST', path`/1.0/storage-pools/${pool}/volumes/custom`, {
+        query,
+        body: archive,
+        headers: { 'content-type': 'application/octet-stream', 'x-incus-name': name },
+      });
+      // Another server was first.
+      imported.catch(() => archive.destroy());
+      await accept(imported, 409, /already (exists|in use)/i);
+      const now = await orNull(client.get<Volume>(at, query));
+      if (!now || (await isBusy(name))) return null;
+      return (await markComplete(client, at, query)) ? name : null;
+    },
+  };
+}
+
+export type AgentVolumes = ReturnType<typeof makeAgentVolumes>;
+
+async function markComplete(
+  client: IncusClient,
+  at: string,
+  query: { project: string; target: string | undefined },
+) {
+  return client
+    .change<Volume & { description: string }>(at, query, ({ config, description }) => ({
+      config: { ...config, [keys.complete]: 'true' },
+      description,
+    }))
+    .then(() => true);
+}
+
+async function filesOf({ folder, node }: AgentSource) {
+  const found = await readdir(folder).catch((): string[] => []);
+  if (!found.includes('enter.mjs'))
+    throw new ProviderFailure({
+      code: 'agent-not-installed',
+      message: `The agent is not built: ${folder} has no enter.mjs.`,
+      hint: 'Run node scripts/build-agent.mjs.',
+      fault: 'system',
+    });
+  const names = found.filter((name) => /\.(mjs|node)$/.test(name)).sort();
+  return [
+    ...names.map((name) => ({ name, path: join(folder, name), mode: 0o644 })),
+    { name: 'node', path: node, mode: 0o755 },
+  ];
+}
+
+async function hashOf(source: AgentSource): Promise<string> {
+  const hash = createHash('sha256');
+  for (const { name, path: file } of await filesOf(source)) {
+    hash.update(`${name} ${(await stat(file)).size}\n`);
+    hash.update(name === 'node' ? process.version : await readFile(file));
+  }
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** A backup of the volume as Incus writes one, which is the way to create a volume with content in one call. */
+async function archiveOf(
+  source: AgentSource,
+  volume: { name: string; pool: string; config: Record<string, string> },
+) {
+  const archive = pack();
+  const files = await filesOf(source);
+  // JSON is YAML.
+  const index = JSON.stringify({
+    name: volume.name,
+    backend: 'dir',
+    pool: volume.pool,
+    optimized: false,
+    type: 'custom',
+    config: {
+      volume: {
+        name: volume.name,
+        type: 'custom',
+        content_type: 'filesystem',
+        config: volume.config,
+      },
+    },
+  });
+  const write = async () => {
+    archive.entry({ name: 'backup/index.yaml' }, index);
+    archive.entry({ name: 'backup/volume', type: 'directory', mode: 0o755 });
+    for (const { name, path: file, mode } of files) {
+      const { size } = await stat(file);
+      await new Promise<void>((resolve, reject) => {
+        const entry = archive.entry({ name: `backup/volume/${name}`, size, mode }, (error) =>
+          error ? reject(error) : resolve(),
+        );
+        createReadStream(file).on('error', reject).pipe(entry);
+      });
+    }
+    archive.finalize();
+  };
+  write().catch((error) => archive.destroy(error as Error));
+  return archive;
+}
