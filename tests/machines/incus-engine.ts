@@ -1,0 +1,235 @@
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { requireLinuxRoot, requirePackages, run, SetupError, succeeds } from '../cluster/machine.ts';
+import { until } from '../kit/until.ts';
+import { incusImageFiles } from './incus-image.ts';
+
+const runAsync = promisify(execFile);
+const daemonProgram = '/usr/libexec/incus/incusd';
+const folderPrefix = 'cde-incus-';
+
+/** An Incus server with a folder, a storage pool and a bridge of its own. */
+export interface TestIncus {
+  folder: string;
+  /** Runs `incus` against it. */
+  incus(...args: string[]): Promise<string>;
+  /** As a crash of Incus: instances go on running. */
+  kill(): Promise<void>;
+  start(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const incusIn =
+  (folder: string) =>
+  async (...args: string[]) =>
+    (
+      await runAsync('incus', args, {
+        maxBuffer: 64 * 2 ** 20,
+        env: { ...process.env, INCUS_DIR: folder, INCUS_CONF: join(folder, 'client') },
+      })
+    ).stdout;
+
+/** Installs Incus. Debian 12 has it in its backports only. */
+function requireIncus(): void {
+  requireLinuxRoot();
+  requirePackages('dnsmasq-base', 'nftables');
+  if (existsSync(daemonProgram)) return;
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const isBookworm = /^VERSION_CODENAME=bookworm$/m.test(readFileSync('/etc/os-release', 'utf8'));
+  if (isBookworm && !succeeds('sh', '-c', "apt-cache policy | grep -q 'bookworm-backports'")) {
+    const source = '/etc/apt/sources.list.d/bookworm-backports.sources';
+    if (!existsSync(source))
+      writeFileSync(
+        source,
+        'Types: deb\nURIs: http://deb.debian.org/debian\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n',
+      );
+    run('apt-get', ['update', '-qq'], { env });
+  }
+  const from = isBookworm ? ['-t', 'bookworm-backports'] : [];
+  run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...from, 'incus-base'], { env });
+}
+
+const bridgeOf = (folder: string) => `cdei${folder.slice(-6)}`;
+const pidFile = (folder: string) => join(folder, 'test.pid');
+
+/** Ends everything that belongs to the folder of a server whose test is over or was killed, and removes the folder. */
+async function removeEverything(folder: string): Promise<void> {
+  const processes = () =>
+    readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+      .map((name) => ({ pid: Number(name), command: readText(`/proc/${name}/cmdline`) }))
+      .filter(
+        ({ pid, command }) => command.includes(folder) || readText(`/proc/${pid}/environ`).includes(folder),
+      );
+  const end = (pid: number) => {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It has ended.
+    }
+  };
+  await until(() => {
+    const found = processes();
+    // A container outlives its monitor, unless its first process ends.
+    for (const { pid } of found) {
+      const children = readText(`/proc/${pid}/task/${pid}/children`).split(' ').filter(Boolean);
+      if (/lxc monitor/.test(readText(`/proc/${pid}/cmdline`))) children.map(Number).forEach(end);
+    }
+    for (const { pid } of found) end(pid);
+    return found.length === 0;
+  }, 'the end of all processes of Incus');
+  const mounts = readText('/proc/self/mountinfo')
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '')
+    .filter((target) => target.startsWith(folder));
+  for (const target of mounts.reverse()) spawnSync('umount', ['--lazy', target]);
+  const bridge = bridgeOf(folder);
+  spawnSync('ip', ['link', 'delete', bridge]);
+  const chains = spawnSync('nft', ['list', 'table', 'inet', 'incus'], { encoding: 'utf8' }).stdout ?? '';
+  for (const [, chain] of chains.matchAll(/chain (\S+) \{/g))
+    if (chain!.endsWith(`.${bridge}`)) spawnSync('nft', ['delete', 'chain', 'inet', 'incus', chain!]);
+  if (!/chain /.test(spawnSync('nft', ['list', 'table', 'inet', 'incus'], { encoding: 'utf8' }).stdout ?? ''))
+    spawnSync('nft', ['delete', 'table', 'inet', 'incus']);
+  rmSync(folder, { recursive: true, force: true });
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** Removes what killed runs left. */
+async function removeLeftovers(): Promise<void> {
+  for (const name of readdirSync(tmpdir())) {
+    const folder = join(tmpdir(), name);
+    if (!name.startsWith(folderPrefix) || !existsSync(pidFile(folder))) continue;
+    if (!existsSync(`/proc/${readText(pidFile(folder)).trim()}`)) await removeEverything(folder);
+  }
+}
+
+/** Starts a server with the images of incus-image.ts. */
+export async function startIncus(): Promise<TestIncus> {
+  requireIncus();
+  const images = await incusImageFiles();
+  await removeLeftovers();
+  const folder = await mkdtemp(join(tmpdir(), folderPrefix));
+  writeFileSync(pidFile(folder), String(process.pid));
+  // Users of containers, who are none of this machine, have to reach what is inside.
+  chmodSync(folder, 0o711);
+  const incus = incusIn(folder);
+  const log = join(folder, 'log');
+  let daemon: ChildProcess | undefined;
+
+  async function start(): Promise<void> {
+    const output = openSync(log, 'a');
+    daemon = spawn(daemonProgram, ['--group', 'root'], {
+      env: { ...process.env, INCUS_DIR: folder },
+      stdio: ['ignore', output, output],
+    });
+    const ended = new Promise<never>((_, reject) =>
+      daemon!.once('exit', (code) =>
+        reject(new Error(`incusd ended with code ${code}:\n${readText(log).slice(-4000)}`)),
+      ),
+    );
+    ended.catch(() => {});
+    const answers = until(
+      () =>
+        incus('admin', 'waitready', '--timeout', '10').then(
+          () => true,
+          () => false,
+        ),
+      'Incus',
+    );
+    await Promise.race([answers, ended]);
+  }
+
+  async function end(signal: NodeJS.Signals): Promise<void> {
+    const running = daemon;
+    if (!running || running.exitCode !== null || running.signalCode !== null) return;
+    const exited = new Promise((resolve) => running.once('exit', resolve));
+    running.kill(signal);
+    await exited;
+  }
+
+  async function close(): Promise<void> {
+    const found = await incus('list', '--all-projects', '--format', 'json').catch(() => '[]');
+    for (const { name, project } of JSON.parse(found) as { name: string; project: string }[])
+      await incus('delete', '--force', '--project', project, name).catch(() => '');
+    await incus('profile', 'device', 'remove', 'default', 'eth0').catch(() => '');
+    await incus('network', 'delete', bridgeOf(folder)).catch(() => '');
+    await end('SIGTERM');
+    await removeEverything(folder);
+  }
+
+  try {
+    await start();
+    const preseed = {
+      storage_pools: [{ name: 'default', driver: 'dir' }],
+      networks: [
+        {
+          name: bridgeOf(folder),
+          type: 'bridge',
+          config: { 'ipv4.address': freeRange(), 'ipv4.nat': 'true', 'ipv6.address': 'none' },
+        },
+      ],
+      profiles: [
+        {
+          name: 'default',
+          devices: {
+            root: { type: 'disk', path: '/', pool: 'default' },
+            eth0: { type: 'nic', name: 'eth0', network: bridgeOf(folder) },
+          },
+        },
+      ],
+    };
+    await incus('query', '--wait', '-X', 'PUT', '-d', JSON.stringify({ config: {} }), '/1.0');
+    run('incus', ['admin', 'init', '--preseed'], {
+      input: JSON.stringify(preseed),
+      env: { ...process.env, INCUS_DIR: folder, INCUS_CONF: join(folder, 'client') },
+    });
+    for (const [alias, file] of Object.entries(images))
+      await incus('image', 'import', file, '--alias', alias);
+    return { folder, incus, start, kill: () => end('SIGKILL'), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** A range that no interface of this machine has. */
+function freeRange(): string {
+  const taken = run('ip', ['-4', '-o', 'address']);
+  const third = Array.from({ length: 250 }, (_, index) => (process.pid + index) % 250).find(
+    (each) => !taken.includes(` 10.198.${each}.`),
+  );
+  return `10.198.${third}.1/24`;
+}
+
+/**
+ * Of this run, unless CDE_TEST_INCUS names the folder of another with the same images. If this machine cannot run one,
+ * CDE_TEST_INCUS_MISSING says why, and the tests of it do.
+ */
+export default async function setup() {
+  if (process.env.CDE_TEST_INCUS) return;
+  try {
+    const server = await startIncus();
+    process.env.CDE_TEST_INCUS = server.folder;
+    return () => server.close();
+  } catch (error) {
+    const [line] = (error as Error).message.split('\n');
+    process.env.CDE_TEST_INCUS_MISSING = error instanceof SetupError ? line : `Incus did not start: ${line}`;
+  }
+}
+
+/** Null if there is none; then CDE_TEST_INCUS_MISSING says why. */
+export const testIncus = () => {
+  const folder = process.env.CDE_TEST_INCUS;
+  return folder ? { folder, incus: incusIn(folder) } : null;
+};
