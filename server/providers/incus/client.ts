@@ -186,10 +186,14 @@ export const messageOf = (error: unknown): string =>
 const networkErrors =
   /^(ECONN\w+|ENOENT|EACCES|EPERM|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOST\w+|ENET\w+|ERR_TLS_\w+|CERT_\w+|DEPTH_ZERO\w+|SELF_SIGNED\w+|UNABLE_TO_\w+|UND_ERR_\w+)$/;
 
+/** What a server says whose database did not answer it in time, or is changing its leader. */
+const overloaded =
+  /context deadline exceeded|database is locked|no available (dqlite|cowsql) leader|not (the )?leader|leadership lost/i;
+
 /** Whether Incus gave no answer, so that nothing is known. It says 503 while it starts or ends. */
 export function isUnreachable(error: unknown): boolean {
   const status = statusOf(error);
-  if (status !== undefined) return status === 503;
+  if (status !== undefined) return status === 503 || overloaded.test(messageOf(error));
   return networkErrors.test((error as { code?: string }).code ?? '');
 }
 
