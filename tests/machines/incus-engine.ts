@@ -4,7 +4,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { requireLinuxRoot, requirePackages, run, SetupError, succeeds } from '../cluster/machine.ts';
+import { requireLinuxRoot, run, SetupError, succeeds } from '../cluster/machine.ts';
 import { until } from '../kit/until.ts';
 import { incusImageFiles } from './incus-image.ts';
 
@@ -36,7 +36,6 @@ const incusIn =
 /** Installs Incus. Debian 12 has it in its backports only. */
 function requireIncus(): void {
   requireLinuxRoot();
-  requirePackages('dnsmasq-base', 'nftables');
   if (existsSync(daemonProgram)) return;
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const isBookworm = /^VERSION_CODENAME=bookworm$/m.test(readFileSync('/etc/os-release', 'utf8'));
@@ -87,13 +86,7 @@ async function removeEverything(folder: string): Promise<void> {
     .map((line) => line.split(' ')[4] ?? '')
     .filter((target) => target.startsWith(folder));
   for (const target of mounts.reverse()) spawnSync('umount', ['--lazy', target]);
-  const bridge = bridgeOf(folder);
-  spawnSync('ip', ['link', 'delete', bridge]);
-  const chains = spawnSync('nft', ['list', 'table', 'inet', 'incus'], { encoding: 'utf8' }).stdout ?? '';
-  for (const [, chain] of chains.matchAll(/chain (\S+) \{/g))
-    if (chain!.endsWith(`.${bridge}`)) spawnSync('nft', ['delete', 'chain', 'inet', 'incus', chain!]);
-  if (!/chain /.test(spawnSync('nft', ['list', 'table', 'inet', 'incus'], { encoding: 'utf8' }).stdout ?? ''))
-    spawnSync('nft', ['delete', 'table', 'inet', 'incus']);
+  spawnSync('ip', ['link', 'delete', bridgeOf(folder)]);
   rmSync(folder, { recursive: true, force: true });
 }
 
@@ -176,7 +169,7 @@ export async function startIncus(): Promise<TestIncus> {
         {
           name: bridgeOf(folder),
           type: 'bridge',
-          config: { 'ipv4.address': freeRange(), 'ipv4.nat': 'true', 'ipv6.address': 'none' },
+          config: { 'ipv4.address': 'none', 'ipv6.address': 'none' },
         },
       ],
       profiles: [
@@ -201,15 +194,6 @@ export async function startIncus(): Promise<TestIncus> {
     await close();
     throw error;
   }
-}
-
-/** A range that no interface of this machine has. */
-function freeRange(): string {
-  const taken = run('ip', ['-4', '-o', 'address']);
-  const third = Array.from({ length: 250 }, (_, index) => (process.pid + index) % 250).find(
-    (each) => !taken.includes(` 10.198.${each}.`),
-  );
-  return `10.198.${third}.1/24`;
 }
 
 /**

@@ -120,9 +120,13 @@ export async function launchInstance(
     }
   }
   await background.result(`launch ${found.project}/${found.name}`, async () => {
-    await client.send('PATCH', at, { query, body: { config: { [keys.complete]: 'true' } } });
-    if (kind === 'container') await launchContainer(client, found, launch, unit);
-    else await boot(client, found);
+    const launched = async () => {
+      await client.send('PATCH', at, { query, body: { config: { [keys.complete]: 'true' } } });
+      if (kind === 'container') await launchContainer(client, found, launch, unit);
+      else await boot(client, found);
+    };
+    // Its creation failed meanwhile, and it is made again.
+    await accept(launched(), /instance not found/i);
   });
   return null;
 }

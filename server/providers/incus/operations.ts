@@ -1,7 +1,7 @@
 import { accept, type IncusClient, type Operation, orNull, path } from './client.ts';
 import { hasRun, type Instance, runOf } from './instance.ts';
 
-/** The operations of instances or volumes that run now, whoever started them. */
+/** The operations of instances or volumes that run now, by any server. */
 export async function runningOperations(
   client: IncusClient,
   kind: 'instances' | 'storage_volumes',
