@@ -4,7 +4,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pack } from 'tar-stream';
 import { ProviderFailure } from '../failure.ts';
-import { accept, type IncusClient, orNull, path } from './client.ts';
+import { accept, alreadyThere, type IncusClient, orNull, path } from './client.ts';
 import { keys } from './names.ts';
 import type { HomePlace } from './state.ts';
 
@@ -73,7 +73,7 @@ export function makeAgentVolumes(source: AgentSource, installation: string) {
       });
       // Another server was first.
       imported.catch(() => archive.destroy());
-      await accept(imported, 409, /already (exists|in use)/i);
+      await accept(imported, 409, alreadyThere);
       const now = await orNull(client.get<Volume>(at, query));
       if (!now || (await isBusy(name))) return null;
       return (await markComplete(client, at, query)) ? name : null;

@@ -207,6 +207,9 @@ export async function orNull<T>(call: Promise<T>): Promise<T | null> {
   }
 }
 
+/** What a server says of something that another server of ours made at the same time. */
+export const alreadyThere = /already (exists|in use)|unique constraint/i;
+
 /** Waits for a call; a refusal with one of these statuses or messages is as good. */
 export async function accept(call: Promise<unknown>, ...refusals: (number | RegExp)[]): Promise<void> {
   try {

@@ -1,6 +1,6 @@
 import { ProviderFailure } from '../failure.ts';
 import type { AgentLaunch, StepContext } from '../provider.ts';
-import { accept, path } from './client.ts';
+import { accept, alreadyThere, path } from './client.ts';
 import {
   canBeRoot,
   hasRun,
@@ -91,7 +91,7 @@ export async function createInstance(
         },
       });
       // Another replica was first.
-      await accept(creating, 409, /already (exists|in use)/i);
+      await accept(creating, 409, alreadyThere);
     } finally {
       progress.delete(key);
     }

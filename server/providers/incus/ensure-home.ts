@@ -32,7 +32,7 @@ export async function ensureHome(
     return { home, ...(bytes !== null && { size: formatQuantity(bytes) }) };
   }
   if (state.home !== undefined || restore) throw homeLost();
-  await ensureProject(client, section.project, parts.gatewayFolder);
+  await ensureProject(client, section.project);
   const { pool } = await findSurroundings(client, section);
   const member = await chooseMember(client, { isClustered: about.isClustered, target: section.target });
   await homes.create(workspaceId, { ...wanted, project: section.project, pool, member });

@@ -1,6 +1,6 @@
 import type { PurgeResult, PurgeSelection } from '../provider.ts';
 import { parseQuantity } from '../quantity.ts';
-import { accept, type IncusClient, IncusError, orNull, path, statusOf } from './client.ts';
+import { accept, alreadyThere, type IncusClient, IncusError, orNull, path, statusOf } from './client.ts';
 import { homeVolume, keys } from './names.ts';
 import type { HomePlace } from './state.ts';
 
@@ -127,7 +127,7 @@ export function makeHomes(client: IncusClient, installation: string): Homes {
         query: { project, target: member },
         body: { name, type: 'custom', content_type: 'filesystem', config },
       });
-      await accept(creation, 409);
+      await accept(creation, 409, alreadyThere);
     },
     async adjust(home, { size, snapshots }) {
       let result: number | null = null;

@@ -138,6 +138,7 @@ test.each([
 
 test.each([
   ['Failed getting image: The requested image couldn\'t be found for fingerprint "x"', 'image-not-found'],
+  ['Image not provided for instance creation', 'image-not-found'],
   ['Reached maximum number of instances in project "team"', 'quota-exceeded'],
   ['write /x: no space left on device', 'engine-disk-full'],
   [

@@ -37,13 +37,15 @@ export async function launchContainer(
   unit: string,
 ): Promise<void> {
   const { project } = target;
-  if ((await client.readFile(filesOf(target), { project, path: '/lib/systemd/systemd' })) === null)
+  if ((await client.readFile(filesOf(target), { project, path: '/lib/systemd/systemd' })) === null) {
+    await accept(client.run('DELETE', path`/1.0/instances/${target.name}`, { query: { project } }), 404);
     throw new ProviderFailure({
       code: 'image-without-systemd',
       message: 'The image has no systemd, which has to start the agent.',
       hint: 'Use an image of a full system, such as images:debian/12.',
       fault: 'user',
     });
+  }
   await push(client, target, unitFile, { mode: '0644', content: unit });
   const wanted = `/etc/systemd/system/multi-user.target.wants/${unitName}`;
   await accept(push(client, target, wanted, { type: 'symlink', content: unitFile }), /exist/i);

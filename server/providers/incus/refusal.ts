@@ -21,7 +21,7 @@ const known: [pattern: RegExp, error: Omit<ProviderError, 'detail'>][] = [
     },
   ],
   [
-    /image.*(not found|couldn't be found|doesn't exist)|(alias|fingerprint).*(not found|doesn't exist)|requested image/i,
+    /image not provided|image.*(not found|couldn't be found|doesn't exist)|(alias|fingerprint).*(not found|doesn't exist)|requested image/i,
     {
       code: 'image-not-found',
       message: 'There is no such image on the Incus server or the image server, or none of this type.',

@@ -1,6 +1,6 @@
 import type { IncusSection } from '@cde/api/template-file.ts';
 import { ProviderFailure } from '../failure.ts';
-import { accept, type IncusClient, orNull, path } from './client.ts';
+import { accept, alreadyThere, type IncusClient, orNull, path } from './client.ts';
 
 export type Devices = Record<string, Record<string, string>>;
 
@@ -17,10 +17,10 @@ interface Network {
 }
 
 /**
- * Projects that the provider creates share images, profiles and networks with the default project. They are restricted:
- * instances in them are unprivileged, and get of the host only what `hostFolder` names.
+ * Projects that the provider creates share images, profiles and networks with the default project. They are not restricted,
+ * because Incus restricts only projects that have profiles of their own.
  */
-export async function ensureProject(client: IncusClient, project: string, hostFolder: string | null) {
+export async function ensureProject(client: IncusClient, project: string) {
   if (await orNull(client.get(path`/1.0/projects/${project}`))) return;
   const creation = client.send('POST', '/1.0/projects', {
     body: {
@@ -31,16 +31,10 @@ export async function ensureProject(client: IncusClient, project: string, hostFo
         'features.profiles': 'false',
         'features.networks': 'false',
         'features.storage.volumes': 'true',
-        restricted: 'true',
-        'restricted.containers.nesting': 'allow',
-        ...(hostFolder !== null && {
-          'restricted.devices.disk': 'allow',
-          'restricted.devices.disk.paths': hostFolder,
-        }),
       },
     },
   });
-  await accept(creation, 409);
+  await accept(creation, 409, alreadyThere);
 }
 
 /** Where the workspace's volumes go, and how it is connected: as the template says, else as its profiles do. */
