@@ -1,7 +1,17 @@
 import { ProviderFailure } from '../failure.ts';
 import { tokenFile } from '../prepare/enter-plan.ts';
 import type { AgentLaunch } from '../provider.ts';
-import { accept, type IncusClient, IncusError, messageOf, orNull, path, statusOf } from './client.ts';
+import {
+  accept,
+  type IncusClient,
+  IncusError,
+  isBusy,
+  isUnreachable,
+  messageOf,
+  orNull,
+  path,
+  statusOf,
+} from './client.ts';
 import type { Instance } from './instance.ts';
 import { unitFile, unitName } from './unit.ts';
 
@@ -88,7 +98,8 @@ export async function boot(client: IncusClient, { name, project }: Target): Prom
       /already running/i,
     );
   } catch (error) {
-    if (!(error instanceof IncusError) || (await isRunning(client, { name, project }))) throw error;
+    const isPassing = !(error instanceof IncusError) || isBusy(error) || isUnreachable(error);
+    if (isPassing || (await isRunning(client, { name, project }))) throw error;
     const log = await orNull(client.readFile(`${at}/logs/lxc.log`, { project })).catch(() => null);
     // What does not start is made afresh the next time.
     await client.run('DELETE', at, { query: { project } }).catch(() => {});

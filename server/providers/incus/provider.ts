@@ -4,7 +4,7 @@ import { makeBackgroundWork } from '../background.ts';
 import { ProviderFailure } from '../failure.ts';
 import type { Observation, Provider, ProviderState, StepContext, StepResult } from '../provider.ts';
 import { type AgentSource, makeAgentVolumes } from './agent-volume.ts';
-import { type IncusClient, isUnreachable, makeIncusClient, messageOf, statusOf } from './client.ts';
+import { type IncusClient, isBusy, isUnreachable, makeIncusClient, messageOf, statusOf } from './client.ts';
 import { watchInstances } from './events.ts';
 import { readExit } from './exit.ts';
 import { makeHomes } from './homes.ts';
@@ -30,6 +30,7 @@ export interface IncusProviderOptions {
 }
 
 const unreachableRetryMs = 3_000;
+const busyRetryMs = 300;
 
 interface ServerInfo {
   auth: string;
@@ -91,6 +92,7 @@ export function makeIncusProvider(options: IncusProviderOptions): Provider {
       return await step(parts, state);
     } catch (error) {
       if (error instanceof ProviderFailure) return { kind: 'failed', state: remembered, error: error.error };
+      if (isBusy(error)) return { kind: 'pending', state: remembered, retryAfterMs: busyRetryMs };
       if (isUnreachable(error)) {
         const text = `The Incus server does not answer: ${messageOf(error)}.`;
         if (state.waitingFor !== text) context.log(text, 'warn');
