@@ -21,7 +21,7 @@ export function listInterfaces(root: string, family: string): string[] {
   }
 }
 
-/** Tells whether interfaces appeared or disappeared since the last call. Adding one is no write that inotify would report. */
+/** Tells whether interfaces appeared or disappeared since the last call, and at the first call. Adding one is no write that inotify would report. */
 export function makeInterfaceWatch(root: string): {
   /** The sysctls that matter; without any of an interface, nothing is read. */
   follow(sysctls: readonly string[]): void;
@@ -32,10 +32,18 @@ export function makeInterfaceWatch(root: string): {
   const look = () => families.map((family) => listInterfaces(root, family).join(' ')).join('\n');
   return {
     follow(sysctls) {
-      families = [...new Set(sysctls.flatMap((sysctl) => interfaceFamily(sysctl) ?? []))].sort();
-      seen = look();
+      const next = [...new Set(sysctls.flatMap((sysctl) => interfaceFamily(sysctl) ?? []))].sort();
+      if (next.join() === families.join()) return;
+      families = next;
+      seen = '';
     },
-    hasChanged: () => families.length > 0 && look() !== seen,
+    // What is seen here is covered by the pass that follows: an interface that appears during that pass is noticed by the next call.
+    hasChanged() {
+      const now = look();
+      const changed = now !== seen;
+      seen = now;
+      return changed;
+    },
   };
 }
 
