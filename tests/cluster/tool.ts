@@ -95,7 +95,7 @@ const sourceHash = (source: Source): string => {
 };
 
 /** How long a hook that calls tool() may take: a build on two busy cores, in ms. */
-export const buildTimeout = 1_200_000;
+export const buildTimeout = 2_400_000;
 
 const buildsInProgress = new Map<ToolName, Promise<string>>();
 
