@@ -122,6 +122,7 @@ export function makeReplica(options: {
       throw error;
     }
     await takeOverDeadReplicas();
+    if (client !== fresh) throw new Error('the connection of the registration broke');
     watch();
   }
 

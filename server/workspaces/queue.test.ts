@@ -198,3 +198,33 @@ test('the worker restarts after it could not record the end of jobs', async () =
   for (const { end } of blocking.begun) end();
   await jobs.stop();
 }, 60_000);
+
+test('a step that hangs while the registration is lost does not keep other jobs from running', async () => {
+  await database.pool.query('DELETE FROM graphile_worker._private_jobs');
+  const blocking = makeBlockingStep();
+  let hangs = true;
+  const log = makeLog('silent');
+  const replica = makeReplica({ database, url: 'http://127.0.0.1:9', version: 'test', log });
+  const jobs = makeReconcileWorker({
+    database,
+    replica,
+    log,
+    concurrency: 3,
+    reconcile: async () => (hangs ? blocking.step() : undefined),
+  });
+  await enqueueReconcile(database.db, randomUUID());
+  await jobs.start();
+  await blocking.until(1);
+  const lost = new Promise<void>((resolve) => replica.onLost(resolve));
+  const { rowCount } = await database.pool.query(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cde-replica' AND datname = current_database()",
+  );
+  expect(rowCount).toBe(1);
+  await lost;
+  await enqueueReconcile(database.db, randomUUID());
+  await blocking.until(2);
+  // The step that hung is tried again.
+  hangs = false;
+  for (const { end } of blocking.begun) end();
+  await jobs.stop();
+}, 60_000);

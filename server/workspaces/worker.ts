@@ -84,7 +84,10 @@ export interface ReconcileWorker {
  * held for one short statement, except the one that listens.
  */
 const queueConnections = 5;
-/** How long to wait for a runner that has given up to stop. */
+/**
+ * How long to wait for an interrupted runner to stop before the next one starts. It waits for its steps, and while one
+ * hangs, no job of any workspace would run here. The steps that still run hold the locks of their workspaces.
+ */
 const stopTimeoutMs = 5_000;
 const startRetryMs = 1_000;
 
@@ -154,8 +157,8 @@ export function makeReconcileWorker(options: {
     const why = await Promise.race([interrupted, ended, gaveUp]);
     const stopped = runner.stop().catch(() => {});
     runner = null;
-    if (why !== 'gave-up') return stopped;
-    log.warn('the job runner gave up; starting it again');
+    if (stopping) return stopped;
+    if (why === 'gave-up') log.warn('the job runner gave up; starting it again');
     await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, stopTimeoutMs).unref())]);
   }
 
