@@ -6,7 +6,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFailed, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { images, importImages } from '../cluster/images.ts';
 import { kubeconfigPath } from '../cluster/layout.ts';
@@ -382,6 +382,8 @@ test.skipIf(!ours)(
   'a workspace on the cluster: created, entered by OpenSSH, its session outlives a rollout',
   async () => {
     const web = `web-${++attempts}`;
+    // The next test counts agents.
+    onTestFailed(() => void cde('delete', web, '--yes', '--discard-home'));
     const template = {
       'template.yaml': [
         'name: shell',
