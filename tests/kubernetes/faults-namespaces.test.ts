@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { KubeObject } from '@cde/server/providers/kubernetes/api/client.ts';
 import { addUser } from '@cde/server/testing.ts';
 import { describe, expect, test } from 'vitest';
@@ -25,15 +26,23 @@ describe('what a namespace does not allow', () => {
       ...limit('300Mi'),
     });
     await counts('300Mi');
-    const other: KubeObject = {
+    const pod = (podName: string, memory: string): KubeObject => ({
       apiVersion: 'v1',
       kind: 'Pod',
-      metadata: { name: 'other', namespace },
+      metadata: { name: podName, namespace },
       spec: {
         nodeSelector: { 'cde.dev/nowhere': 'true' },
-        containers: [{ name: 'other', image: 'x', resources: { limits: { memory: '128Mi', cpu: '10m' } } }],
+        containers: [{ name: podName, image: 'x', resources: { limits: { memory, cpu: '10m' } } }],
       },
-    };
+    });
+    // The API server counts no pods before its own watch has brought the quota.
+    await until(async () => {
+      const tooLarge = pod(`too-large-${randomUUID().slice(0, 8)}`, '1Gi');
+      const created = await rig.testbed.cluster.create(tooLarge).catch(() => null);
+      if (created) await rig.testbed.cluster.removeObject(tooLarge);
+      return !created;
+    }, 'the API server applies the quota');
+    const other = pod('other', '128Mi');
     await rig.testbed.cluster.create(other);
     await rig.testbed.transitions.start(rig.server, name);
     await rig.waitForLog(
