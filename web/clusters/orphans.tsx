@@ -72,7 +72,11 @@ export function Orphans({ place, state }: { place: OrphanPlace; state?: string }
             <Spinner /> Looking…
           </p>
         )}
-        {isUnseen && <p className="muted">Not checked, because {nameOf(place)} is unreachable.</p>}
+        {isUnseen && (
+          <p className="muted">
+            Not checked, because {'cluster' in place ? 'the cluster' : nameOf(place)} is unreachable.
+          </p>
+        )}
         {found.data && !isUnseen && items.length === 0 && (
           <p className="muted">
             No orphans. Namespaces without a workspace, and workspaces without a namespace, appear here.
