@@ -11,6 +11,8 @@ import { incusImageFiles } from './incus-image.ts';
 const runAsync = promisify(execFile);
 const daemonProgram = '/usr/libexec/incus/incusd';
 const folderPrefix = 'cde-incus-';
+/** How often a server is started that fails to. */
+const attempts = 3;
 
 /** An Incus server with a folder, a storage pool and a bridge of its own. */
 export interface TestIncus {
@@ -202,14 +204,20 @@ export async function startIncus(): Promise<TestIncus> {
  */
 export default async function setup() {
   if (process.env.CDE_TEST_INCUS) return;
-  try {
-    const server = await startIncus();
-    process.env.CDE_TEST_INCUS = server.folder;
-    return () => server.close();
-  } catch (error) {
-    const [line] = (error as Error).message.split('\n');
-    process.env.CDE_TEST_INCUS_MISSING = error instanceof SetupError ? line : `Incus did not start: ${line}`;
-  }
+  for (let attempt = 1; ; attempt++)
+    try {
+      const server = await startIncus();
+      process.env.CDE_TEST_INCUS = server.folder;
+      return () => server.close();
+    } catch (error) {
+      const { message } = error as Error;
+      const [line] = message.split('\n');
+      process.env.CDE_TEST_INCUS_MISSING =
+        error instanceof SetupError ? line : `Incus did not start: ${line}`;
+      // Its database gives up after 10 s on a busy machine.
+      if (error instanceof SetupError || attempt === attempts) return;
+      console.warn(`Incus did not start, attempt ${attempt} of ${attempts}: ${message}`);
+    }
 }
 
 /** Null if there is none; then CDE_TEST_INCUS_MISSING says why. */

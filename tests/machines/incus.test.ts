@@ -182,13 +182,13 @@ describe.skipIf(missing)('a workspace on Incus', () => {
   });
 
   test.each([
-    [makeSpec('none/1'), 'image-not-found'],
-    [makeSpec(incusImages.bare), 'image-without-systemd'],
-    [makeSpec(incusImages.debian, '  type: virtual-machine\n'), 'instance-type-not-supported'],
-    [makeSpec(incusImages.debian, '  profiles: [none]\n'), 'incus-profile-missing'],
-    [makeSpec(incusImages.debian, '  pool: none\n'), 'incus-pool-missing'],
-    [makeSpec(incusImages.debian, '  network: none\n'), 'incus-network-missing'],
-  ])('that cannot be started fails with a code (%#): %s', async (spec, code) => {
+    ['image-not-found', makeSpec('none/1')],
+    ['image-without-systemd', makeSpec(incusImages.bare)],
+    ['instance-type-not-supported', makeSpec(incusImages.debian, '  type: virtual-machine\n')],
+    ['incus-profile-missing', makeSpec(incusImages.debian, '  profiles: [none]\n')],
+    ['incus-pool-missing', makeSpec(incusImages.debian, '  pool: none\n')],
+    ['incus-network-missing', makeSpec(incusImages.debian, '  network: none\n')],
+  ])('that cannot be started fails with the code %s', async (code, spec) => {
     expect(await driving(spec)).toMatchObject({ kind: 'failed', error: { code } });
     expect(await scene.instances()).toEqual([]);
   });

@@ -119,7 +119,7 @@ export async function launchInstance(
       return null;
     }
   }
-  await background.result(`launch ${found.project}/${found.name}`, async () => {
+  const launching = background.result(`launch ${found.project}/${found.name}`, async () => {
     const launched = async () => {
       await client.send('PATCH', at, { query, body: { config: { [keys.complete]: 'true' } } });
       if (kind === 'container') await launchContainer(client, found, launch, unit);
@@ -128,5 +128,13 @@ export async function launchInstance(
     // Its creation failed meanwhile, and it is made again.
     await accept(launched(), /instance not found/i);
   });
+  try {
+    await launching;
+  } catch (error) {
+    // What does not start is made afresh the next time. Deleted here and not in the background: a step between the deletion
+    // and the failure would create it again.
+    if (error instanceof ProviderFailure) await client.run('DELETE', at, { query }).catch(() => {});
+    throw error;
+  }
   return null;
 }

@@ -47,15 +47,13 @@ export async function launchContainer(
   unit: string,
 ): Promise<void> {
   const { project } = target;
-  if ((await client.readFile(filesOf(target), { project, path: '/lib/systemd/systemd' })) === null) {
-    await accept(client.run('DELETE', path`/1.0/instances/${target.name}`, { query: { project } }), 404);
+  if ((await client.readFile(filesOf(target), { project, path: '/lib/systemd/systemd' })) === null)
     throw new ProviderFailure({
       code: 'image-without-systemd',
       message: 'The image has no systemd, which has to start the agent.',
       hint: 'Use an image of a full system, such as images:debian/12.',
       fault: 'user',
     });
-  }
   await push(client, target, unitFile, { mode: '0644', content: unit });
   const wanted = `/etc/systemd/system/multi-user.target.wants/${unitName}`;
   await accept(push(client, target, wanted, { type: 'symlink', content: unitFile }), /exist/i);
@@ -101,8 +99,6 @@ export async function boot(client: IncusClient, { name, project }: Target): Prom
     const isPassing = !(error instanceof IncusError) || isBusy(error) || isUnreachable(error);
     if (isPassing || (await isRunning(client, { name, project }))) throw error;
     const log = await orNull(client.readFile(`${at}/logs/lxc.log`, { project })).catch(() => null);
-    // What does not start is made afresh the next time.
-    await client.run('DELETE', at, { query: { project } }).catch(() => {});
     throw new ProviderFailure({
       code: 'instance-not-started',
       message: 'Incus could not start the instance.',
