@@ -35,10 +35,10 @@ const incusIn =
       })
     ).stdout;
 
-/** Installs Incus. Debian 12 has it in its backports only. */
+/** Installs Incus, and dnsmasq, which it wants for every bridge. Debian 12 has Incus in its backports only. */
 function requireIncus(): void {
   requireLinuxRoot();
-  if (existsSync(daemonProgram)) return;
+  if (existsSync(daemonProgram) && existsSync('/usr/sbin/dnsmasq')) return;
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const isBookworm = /^VERSION_CODENAME=bookworm$/m.test(readFileSync('/etc/os-release', 'utf8'));
   if (isBookworm && !succeeds('sh', '-c', "apt-cache policy | grep -q 'bookworm-backports'")) {
@@ -51,7 +51,9 @@ function requireIncus(): void {
     run('apt-get', ['update', '-qq'], { env });
   }
   const from = isBookworm ? ['-t', 'bookworm-backports'] : [];
-  run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...from, 'incus-base'], { env });
+  run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...from, 'incus-base', 'dnsmasq-base'], {
+    env,
+  });
 }
 
 const bridgeOf = (folder: string) => `cdei${folder.slice(-6)}`;
