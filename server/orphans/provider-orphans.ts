@@ -175,7 +175,7 @@ async function adopt(
   });
 }
 
-/** The orphan that an object is, given the workspace that it belongs to; null: it is none. */
+/** The orphan that an object is, given the workspace that it belongs to; null: it is not one. */
 function judge(provider: string, object: PlatformObject, row: Row | undefined, now: Date): Orphan | null {
   const age = (moment: Date | null) => (moment ? now.getTime() - moment.getTime() : Number.POSITIVE_INFINITY);
   if (age(object.createdAt) < minAgeMs) return null;

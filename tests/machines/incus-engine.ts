@@ -118,7 +118,7 @@ export async function startIncus(): Promise<TestIncus> {
   await removeLeftovers();
   const folder = await mkdtemp(join(tmpdir(), folderPrefix));
   writeFileSync(pidFile(folder), String(process.pid));
-  // Users of containers, who are none of this machine, have to reach what is inside.
+  // The mapped users of containers have to reach what is inside.
   chmodSync(folder, 0o711);
   const incus = incusIn(folder);
   const log = join(folder, 'log');

@@ -1,7 +1,7 @@
 import type Dockerode from 'dockerode';
 import { pack } from 'tar-stream';
 import { ProviderFailure } from '../failure.ts';
-import { enteredLine, tokenFile } from '../prepare/enter-plan.ts';
+import { enteredLine, findEnterFailure, tokenFile } from '../prepare/enter-plan.ts';
 import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../provider.ts';
 import { type ContainerPlan, canBeRoot, describeIsolation, homeOf, workspaceContainer } from './container.ts';
 import { accept, messageOf, orNull, statusOf } from './engine.ts';
@@ -188,7 +188,7 @@ async function earlyExit(
   state: State,
 ): Promise<StepResult<never>> {
   const tail = await logTail(container);
-  const said = /^\{"code":"([a-z-]+)","message":(".*")\}$/m.exec(tail);
+  const said = findEnterFailure(tail);
   const { cause, text } = explainExit(found);
   const reported = { ...state, reportedRun: runOf(found).id };
   const unsupported = notRunnable(tail);
@@ -197,7 +197,7 @@ async function earlyExit(
     return {
       kind: 'failed',
       state: writeState(reported),
-      error: { code: said[1]!, message: JSON.parse(said[2]!) as string, fault: 'user' },
+      error: { ...said, fault: 'user' },
     };
   const isOutOfMemory = cause === 'out-of-memory';
   return {

@@ -8,7 +8,7 @@ import type { IncusAddress } from '../../incus-address.ts';
 const callTimeoutMs = 60_000;
 /** How long one call waits for an operation, so that its progress is seen. */
 const waitSeconds = 5;
-/** Of an answer, except for files. */
+/** How much of the end of a file is kept. */
 const maxFileBytes = 256 * 1024;
 
 /** Incus refused a call, or an operation failed. */

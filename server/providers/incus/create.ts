@@ -131,7 +131,7 @@ export async function launchInstance(
   try {
     await launching;
   } catch (error) {
-    // What does not start is made afresh the next time. Deleted here and not in the background: a step between the deletion
+    // The next start creates it again. Deleted here and not in the background: a step between the deletion
     // and the failure would create it again.
     if (error instanceof ProviderFailure) await client.run('DELETE', at, { query }).catch(() => {});
     throw error;

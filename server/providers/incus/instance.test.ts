@@ -150,7 +150,7 @@ test.each([
   expect(refusal(new IncusError(400, said))).toMatchObject({ code, detail: said });
 });
 
-test('instances of others are none of ours', () => {
+test('instances of others are ignored', () => {
   const id = '0190f3a0-1111-7222-8333-444455556666';
   expect([workspaceOf(`cde-${id}`), workspaceOf('cde-web'), workspaceOf(id)]).toEqual([id, null, null]);
 });

@@ -103,7 +103,7 @@ export async function boot(client: IncusClient, { name, project }: Target): Prom
       code: 'instance-not-started',
       message: 'Incus could not start the instance.',
       detail: [error.message, (log ?? '').slice(-2000)].join('\n').trim(),
-      hint: 'The detail has what Incus says. An image that is no full system cannot be started.',
+      hint: 'The detail shows what Incus reported. The image has to be a full system.',
       fault: 'system',
     });
   }

@@ -22,6 +22,6 @@ export const keys = {
 export const instanceName = (workspaceId: string) => `cde-${workspaceId}`;
 export const homeVolume = (workspaceId: string) => `cde-home-${workspaceId}`;
 
-/** The workspace of an instance by its name; null: it is none of ours. */
+/** The workspace of an instance by its name; null: it is not ours. */
 export const workspaceOf = (instance: string): string | null =>
   /^cde-([0-9a-f]{8}-[0-9a-f-]{27})$/.exec(instance)?.[1] ?? null;

@@ -1,5 +1,5 @@
 import { ProviderFailure } from '../failure.ts';
-import { enteredLine } from '../prepare/enter-plan.ts';
+import { enteredLine, findEnterFailure } from '../prepare/enter-plan.ts';
 import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../provider.ts';
 import type { IncusClient } from './client.ts';
 import { createInstance, kindOf, launchInstance } from './create.ts';
@@ -138,7 +138,7 @@ async function agentOf(
 
 async function earlyExit(client: IncusClient, found: Instance, state: State): Promise<StepResult<never>> {
   const tail = await logTail(client, found);
-  const said = /^\{"code":"([a-z-]+)","message":(".*")\}$/m.exec(tail);
+  const said = findEnterFailure(tail);
   const { cause, text, isNotExecutable } = await readExit(client, found);
   const failed = (code: string, message: string, fault: 'user' | 'system', hint?: string) =>
     ({
@@ -146,7 +146,7 @@ async function earlyExit(client: IncusClient, found: Instance, state: State): Pr
       state: writeState({ ...state, reportedRun: runOf(found) }),
       error: { code, message, detail: tail.trim() || 'It printed nothing.', ...(hint && { hint }), fault },
     }) as const;
-  if (said) return failed(said[1]!, JSON.parse(said[2]!) as string, 'user');
+  if (said) return failed(said.code, said.message, 'user');
   if (isNotExecutable)
     return failed(
       'image-not-supported',

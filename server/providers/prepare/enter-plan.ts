@@ -12,5 +12,14 @@ export interface EnterPlan {
 
 /** What that program prints last, before the agent takes its place. */
 export const enteredLine = 'cde: starting the agent';
+/** The error with which that program ended, among the last lines of the log; null: it printed none. */
+export function findEnterFailure(log: string): { code: string; message: string } | null {
+  const found = /^\{"code":"([a-z-]+)","message":("(?:[^"\\]|\\.)*")\}$/m.exec(log);
+  try {
+    return found && { code: found[1]!, message: JSON.parse(found[2]!) as string };
+  } catch {
+    return null;
+  }
+}
 /** In the root folder of the workspace: the agent's token, until the first program takes it. */
 export const tokenFile = '.cde-token';
