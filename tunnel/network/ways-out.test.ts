@@ -4,10 +4,11 @@ import type { NetworkInterfaceInfo } from 'node:os';
 import { expect, onTestFinished, test } from 'vitest';
 import { outgoingAddresses } from './ways-out.ts';
 
-const address = (cidr: string): NetworkInterfaceInfo => ({
+const noHardware = '00:00:00:00:00:00';
+const address = (cidr: string, mac = '02:42:ac:11:00:02'): NetworkInterfaceInfo => ({
   address: cidr.split('/')[0]!,
   netmask: '',
-  mac: '00:00:00:00:00:00',
+  mac,
   internal: false,
   cidr,
   ...(cidr.includes(':') ? { family: 'IPv6', scopeid: 0 } : { family: 'IPv4' }),
@@ -42,6 +43,12 @@ test('a VPN counts, whose routes have no gateway', () => {
     route('wg0', '0000080A', '00000000', '00FFFFFF'),
     route('wg0', '0000000A', '00000000', '000000FF'),
   );
+  expect(outgoingAddresses(interfaces, { ipv4, ipv6: '' })).toEqual(['192.0.2.2', '10.8.0.2']);
+});
+
+test('a VPN counts whose routes are in a table of their own, such as those of wg-quick', () => {
+  const interfaces = { eth0: [address('192.0.2.2/24')], wg0: [address('10.8.0.2/24', noHardware)] };
+  const ipv4 = table(...uplink, route('wg0', '0000080A', '00000000', '00FFFFFF'));
   expect(outgoingAddresses(interfaces, { ipv4, ipv6: '' })).toEqual(['192.0.2.2', '10.8.0.2']);
 });
 

@@ -22,8 +22,19 @@ export function outgoingAddresses(
 ): string[] {
   const outgoing = waysOut(interfaces, tables);
   if (outgoing.size === 0) return ownAddresses(interfaces);
-  return ownAddresses(Object.fromEntries(Object.entries(interfaces).filter(([name]) => outgoing.has(name))));
+  return ownAddresses(
+    Object.fromEntries(
+      Object.entries(interfaces).filter(([name, addresses]) => outgoing.has(name) || isTunnel(addresses)),
+    ),
+  );
 }
+
+/**
+ * True for interfaces without a hardware address: VPNs, whose routes are often in tables of their own (wg-quick, Tailscale), and
+ * /proc/net/route has only the main one. Bridges of containers have a hardware address.
+ */
+const isTunnel = (addresses: Interfaces[string]) =>
+  addresses?.some(({ mac, internal }) => !internal && mac === '00:00:00:00:00:00') ?? false;
 
 /** The interfaces with a route to more than the network that they are connected to. */
 function waysOut(interfaces: Interfaces, { ipv4, ipv6 }: RoutingTables): Set<string> {
