@@ -123,7 +123,9 @@ export function makeReconciler({
     const namespace = sysctls.namespaceOf(sysctl);
     if (record && record.namespace !== namespace) return failure('sysctl-refused', otherNamespace(sysctl));
     const next = target(value, wanted, sysctl);
-    const made = rounded.get(sysctl);
+    const known = rounded.get(sysctl);
+    // What was good enough for `atLeast` is not for an exact value.
+    const made = known && holds(known.value, wanted) ? known : undefined;
     if (made?.next === next && made.value === value) return contested(sysctl);
     // Otherwise it is the profile that has changed.
     const hasDrifted = value !== next && wasSet(record, next, made);
