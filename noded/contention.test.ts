@@ -31,6 +31,7 @@ test('repairs that follow each other closely are one drift, and a later one is a
   });
   wait(2_000);
   repair();
+  contention.retain(new Set(['vm.swappiness']));
   expect(contention.drift('vm.swappiness')).toEqual(first);
   wait(61_000);
   repair();
@@ -68,6 +69,13 @@ test('a value that is changed after each repair is contested: repairs back off, 
   wait(1_000);
   expect(contention.describe('vm.swappiness')).toBeNull();
   expect(contention.mayRepair('vm.swappiness')).toBe(true);
+});
+
+test('a sysctl that no profile names is forgotten', () => {
+  const { contention, repair } = start();
+  repair();
+  contention.retain(new Set());
+  expect(contention.drift('vm.swappiness')).toBeUndefined();
 });
 
 test('what an earlier process reported is remembered, and the next drift is a new one', () => {

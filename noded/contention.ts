@@ -20,6 +20,8 @@ export interface Contention {
   describe(sysctl: string): string | null;
   /** The last drift of the sysctl. */
   drift(sysctl: string): Drift | undefined;
+  /** Forgets all other sysctls: those of interfaces come and go with the pods of the node. */
+  retain(sysctls: { has(sysctl: string): boolean }): void;
   /** Takes over what an earlier process reported, so that a restart does not lose it. */
   recall(drifts: readonly Drift[]): void;
 }
@@ -91,6 +93,9 @@ export function makeContention({
     },
     describe: (sysctl) => contestOf(tracks.get(sysctl))?.message ?? null,
     drift: (sysctl) => tracks.get(sysctl)?.drift,
+    retain(sysctls) {
+      for (const sysctl of tracks.keys()) if (!sysctls.has(sysctl)) tracks.delete(sysctl);
+    },
     recall(drifts) {
       for (const drift of drifts)
         if (!tracks.has(drift.sysctl))

@@ -10,6 +10,10 @@ const notInterfaces = ['all', 'default'];
 export const interfaceFamily = (sysctl: string): string | null =>
   /^(net\.ipv[46]\.(?:conf|neigh))\./.exec(sysctl)?.[1] ?? null;
 
+/** The sysctl with `*` for the name of an interface: each pod brings one, so they are too many to tell apart in metrics. */
+export const hideInterface = (sysctl: string): string =>
+  sysctl.replace(/^(net\.ipv[46]\.(?:conf|neigh))\.(?!all\.|default\.)[^.]+\./, '$1.*.');
+
 /** The interfaces of a family, as parts of a sysctl's name: dots are written as slashes there (`eth0/100`). */
 export function listInterfaces(root: string, family: string): string[] {
   try {

@@ -47,7 +47,8 @@ async function keepNode(): Promise<void> {
   const onChange = (change: Change) => {
     metrics.changed(change);
     const key = `${change.what} ${change.sysctl}`;
-    if (performance.now() - (logged.get(key) ?? Number.NEGATIVE_INFINITY) < sameChangeMs) return;
+    for (const [old, at] of logged) if (performance.now() - at >= sameChangeMs) logged.delete(old);
+    if (logged.has(key)) return;
     logged.set(key, performance.now());
     const words = {
       set: 'A sysctl was set',

@@ -1,4 +1,5 @@
 import { Counter, Gauge, Registry } from 'prom-client';
+import { hideInterface } from './interfaces.ts';
 import type { Change, PassResult } from './reconcile.ts';
 
 export interface Metrics {
@@ -12,7 +13,7 @@ export function makeMetrics(): Metrics {
   const registers = [new Registry()];
   const ready = new Gauge({
     name: 'cde_noded_profile_ready',
-    help: '1: the profile is kept on this node; 0: it is not, the annotation of the node tells why',
+    help: '1: the profile is maintained on this node; 0: it is not, and the annotation of the node says why',
     labelNames: ['profile'],
     registers,
   });
@@ -24,7 +25,7 @@ export function makeMetrics(): Metrics {
   });
   const faulty = new Gauge({
     name: 'cde_noded_profiles_faulty',
-    help: '1: the newest file of profiles cannot be used, and the last good one is in force',
+    help: '1: the newest file of profiles is invalid, and the last valid one stays in force',
     registers,
   });
   const last = new Gauge({
@@ -33,7 +34,7 @@ export function makeMetrics(): Metrics {
     registers,
   });
   return {
-    changed: ({ sysctl, what }) => changes.inc({ sysctl, what }),
+    changed: ({ sysctl, what }) => changes.inc({ sysctl: hideInterface(sysctl), what }),
     passed(pass, fault) {
       ready.reset();
       for (const [profile, { state }] of pass?.states ?? [])

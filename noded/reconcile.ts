@@ -278,6 +278,9 @@ export function makeReconciler({
         const why = restore(sysctl);
         if (why) left.set(sysctl, why);
       }
+      contention.retain(plan.claimed);
+      for (const known of [refusals, rounded])
+        for (const sysctl of known.keys()) if (!plan.claimed.has(sysctl)) known.delete(sysctl);
       const drifts = new Map<string, Drift>();
       for (const { name, sysctls } of profiles) {
         const last = [...sysctls.keys()]
