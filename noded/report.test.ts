@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { PassResult, ProfileState } from './reconcile.ts';
-import { annotationKey, eventsOf, lastReport, makeReport, type NodeView } from './report.ts';
+import { annotationKey, driftsOf, eventsOf, lastReport, makeReport, type NodeView } from './report.ts';
 
 const notReady: ProfileState = { state: 'not-ready', reason: 'conflict', message: 'a wants 1, b wants 2' };
 const drift = { at: '2026-01-01T00:00:00.000Z', sysctl: 'vm.swappiness', from: '30', to: '1' };
@@ -50,9 +50,24 @@ test('a drift is one event, however often it is reported', () => {
   expect(eventsOf(nodeWith(drifted), drifted)).toEqual([]);
 });
 
+test('values of any size leave the report short enough for the server to read', () => {
+  const long = '1-2,'.repeat(16_000);
+  const report = makeReport(
+    pass(
+      { state: 'ready' },
+      { drifts: new Map([['a', { ...drift, from: long, to: long }]]), left: new Map([['x.y', long]]) },
+    ),
+    null,
+    null,
+    at(1),
+  );
+  expect(JSON.stringify(report).length).toBeLessThan(2_500);
+});
+
 test('what another program wrote into the annotation is ignored', () => {
   for (const text of ['{', 'null', '[]'])
     expect(
       lastReport({ uid: '', labels: {}, annotations: { [annotationKey]: text } }).profiles,
     ).toBeUndefined();
+  expect(driftsOf(nodeWith({ profiles: { a: null } }))).toEqual([]);
 });

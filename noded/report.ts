@@ -37,7 +37,7 @@ export interface NodeEvent {
   message: string;
 }
 
-/** The annotation appears in lists of nodes, so a profile has a short reason there. */
+/** The annotation appears in lists of nodes, and the server ignores a report with longer texts. Some sysctls have values of 64 KiB. */
 const maxMessageLength = 500;
 const shorten = (text: string) =>
   text.length > maxMessageLength ? `${text.slice(0, maxMessageLength - 1)}…` : text;
@@ -63,7 +63,7 @@ export function makeReport(
           ...state,
           ...('message' in state && { message: shorten(state.message) }),
           since: (old && isSameState(old, state) && old.since) || now.toISOString(),
-          ...(drift && { drift }),
+          ...(drift && { drift: { ...drift, from: shorten(drift.from), to: shorten(drift.to) } }),
         },
       ];
     }),
@@ -71,7 +71,10 @@ export function makeReport(
   const report: NodeReport = {
     profiles,
     ...(fault && { fault: shorten(fault) }),
-    ...(pass && pass.left.size > 0 && { left: Object.fromEntries([...pass.left].slice(0, 10)) }),
+    ...(pass &&
+      pass.left.size > 0 && {
+        left: Object.fromEntries([...pass.left].slice(0, 10).map(([sysctl, why]) => [sysctl, shorten(why)])),
+      }),
   };
   return Object.keys(profiles).length === 0 && !report.fault && !report.left ? null : report;
 }
@@ -102,7 +105,7 @@ export function lastReport(node: NodeView): Partial<NodeReport> {
 
 /** The drifts that the node reports. */
 export const driftsOf = (node: NodeView): Drift[] =>
-  Object.values(lastReport(node).profiles ?? {}).flatMap(({ drift }) => drift ?? []);
+  Object.values(lastReport(node).profiles ?? {}).flatMap((profile) => profile?.drift ?? []);
 
 /** What has changed since the node's last report, for people who read its events. */
 export function eventsOf(node: NodeView, report: NodeReport | null): NodeEvent[] {
