@@ -160,6 +160,18 @@ test('a home is given to a user, who can restore it', async () => {
   expect((await list()).items).toEqual([]);
 });
 
+test('a home that two adopt at once goes to one of them', async () => {
+  await open();
+  await publish();
+  const lost = v7();
+  objects = [object('home', lost)];
+  const adopt = (owner: string) =>
+    server.request(ada, 'POST', '/api/v1/orphans/adopt', { name: `home-${lost}`, owner });
+  const answers = await Promise.all([adopt('ada'), adopt('bob')]);
+  expect(answers.map(({ status }) => status).sort()).toEqual([200, 404]);
+  expect(adoptions).toHaveLength(1);
+});
+
 test.each(['report', 'clean'])('the sweep with CDE_ORPHANS=%s', async (policy) => {
   await open({ CDE_ORPHANS: policy });
   const [compute, agent] = [object('compute', v7()), object('volume', null)];

@@ -1,5 +1,6 @@
 import type { AdoptedHome, Orphan } from '@cde/api/clusters.ts';
 import { Problem } from '@cde/api/problem.ts';
+import { sql } from 'drizzle-orm';
 import { Gauge, type Registry } from 'prom-client';
 import type { Database } from '../database/pool.ts';
 import { workspaces } from '../database/schema.ts';
@@ -55,6 +56,8 @@ export function makeOrphanSweep({
   let lastScanMs = Number.NEGATIVE_INFINITY;
   let reportedKeys = new Set<string>();
   let items: Orphan[] = [];
+  /** Adoptions of this replica follow each other, so that those that wait do not take all connections. */
+  let adopting: Promise<unknown> = Promise.resolve();
 
   /**
    * A server with an empty database that finds workspaces on its platforms was started on the wrong database. Deleting
@@ -76,6 +79,17 @@ export function makeOrphanSweep({
   async function clean(options: Parameters<OrphanSource['clean']>[0]) {
     const found = await Promise.all(sources.map((source) => source.clean(options)));
     return { items: found.flatMap((report) => report.items), done: !options.dryRun };
+  }
+
+  async function adopt(request: AdoptRequest, caller: Caller): Promise<AdoptedHome[]> {
+    for (const source of sources) {
+      const adopted = await source.adopt(request, caller);
+      if (adopted) return adopted;
+    }
+    throw new Problem('orphan-not-found', `There is no orphaned home ${request.name}.`, {
+      detail: 'It has a workspace, was already adopted, or is less than an hour old.',
+      actions: [{ kind: 'list-orphans' }],
+    });
   }
 
   function reportNew(found: Orphan[], empty: boolean): void {
@@ -111,15 +125,16 @@ export function makeOrphanSweep({
   return {
     find,
     clean,
-    async adopt(request, caller) {
-      for (const source of sources) {
-        const adopted = await source.adopt(request, caller);
-        if (adopted) return adopted;
-      }
-      throw new Problem('orphan-not-found', `There is no orphaned home ${request.name}.`, {
-        detail: 'It has a workspace, was already adopted, or is less than an hour old.',
-        actions: [{ kind: 'list-orphans' }],
-      });
+    adopt(request, caller) {
+      const adopted = adopting.then(() =>
+        database.db.transaction(async (tx) => {
+          // Otherwise two users could be given the same home.
+          await tx.execute(sql`SELECT pg_advisory_xact_lock(hashtextextended('adopted homes', 3))`);
+          return adopt(request, caller);
+        }),
+      );
+      adopting = adopted.catch(() => {});
+      return adopted;
     },
     async runIfDue() {
       if (now().getTime() - lastScanMs < scanIntervalMs) return;
