@@ -101,7 +101,7 @@ beforeAll(async () => {
   } as unknown as Provider);
   providers.set('local', {
     ...providers.get('local')!,
-    nodes: async () => ({ nodes: [node('host', { cluster: null, workspaceIds: null })], unseen: [] }),
+    nodes: async () => ({ nodes: [node('Host', { cluster: null, workspaceIds: null })], unseen: [] }),
   });
 });
 afterAll(() => {
@@ -115,7 +115,7 @@ const names = async (query: string) => (await list(query)).items.map(({ name }: 
 test('hosts come first, then the nodes of clusters; pages follow each other', async () => {
   const all = await list();
   expect(all.items.map((one: ProviderNode) => [one.cluster, one.name])).toEqual([
-    [null, 'host'],
+    [null, 'Host'],
     ['eu', 'a'],
     ['eu', 'b'],
     ['eu', 'twin'],
@@ -137,8 +137,9 @@ test('filters', async () => {
   expect(await names('?profile=scylla')).toEqual(['a', 'b']);
   expect(await names('?show=problems')).toEqual(['a', 'twin']);
   expect(await names('?search=WI')).toEqual(['twin', 'twin']);
+  expect(await names('?search=host')).toEqual(['Host']);
   expect(await names('?workspace=ada/web')).toEqual(['b']);
-  expect(await names('?workspace=ada/here')).toEqual(['host']);
+  expect(await names('?workspace=ada/here')).toEqual(['Host']);
   expect((await server.request(admin, 'GET', `${v1}/nodes?workspace=ada/none`)).body.code).toBe(
     'workspace-not-found',
   );
@@ -150,7 +151,7 @@ test('a node shows its workspaces; a name that several clusters have needs the c
     workspaces: 1,
     onNode: [{ id: web.id, owner: 'ada', name: 'web', status: 'running' }],
   });
-  expect((await show('local~host')).body.onNode.map(({ name }: { name: string }) => name)).toEqual([
+  expect((await show('local~Host')).body.onNode.map(({ name }: { name: string }) => name)).toEqual([
     'here',
     'there',
   ]);

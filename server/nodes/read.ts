@@ -75,7 +75,7 @@ export async function listNodes(
       (filter.cluster === undefined || node.cluster === filter.cluster) &&
       (filter.profile === undefined || node.kernelProfiles.some(({ name }) => name === filter.profile)) &&
       (filter.show === 'all' || hasProblem(node)) &&
-      (filter.search === undefined || node.name.includes(filter.search.toLowerCase())) &&
+      (filter.search === undefined || node.name.toLowerCase().includes(filter.search.toLowerCase())) &&
       (workspace === undefined ||
         (node.provider === workspace.provider && (node.workspaceIds?.includes(workspace.id) ?? true))),
   );
