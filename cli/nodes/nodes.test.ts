@@ -1,7 +1,11 @@
 import { getNode, listNodes } from '@cde/api/nodes.ts';
+import pc from 'picocolors';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { Context } from '../command/context.ts';
+import type { Format } from '../command/result.ts';
 import { type FakeServer, makeFakeServer, makeTestHome, type TestHome } from '../testing/cli.ts';
 import { node } from '../testing/objects.ts';
+import { list } from './nodes.ts';
 
 let home: TestHome;
 let server: FakeServer;
@@ -77,6 +81,21 @@ test('node list reads all pages, and says what it could not see', async () => {
     { show: 'problems', cluster: 'eu', workspace: 'web' },
     { show: 'problems', after: 'more' },
   ]);
+});
+
+test.each([
+  { more: {}, says: 'cde start idle' },
+  { more: { problems: true }, says: 'No nodes match.' },
+])('node list says what to do if a workspace has no node, not if other options exclude it: $says', async ({
+  more,
+  says,
+}) => {
+  const client = { call: async () => ({ items: [], next: null, unseen: [] }) };
+  const context = { client: async () => client } as unknown as Context;
+  const input = { cluster: undefined, workspace: 'idle', profile: undefined, problems: false, ...more };
+  const { view } = await list(context, input);
+  const format = { colors: pc.createColors(false), moment: (at: string | null) => at } as Format;
+  expect(JSON.stringify(await view(format))).toContain(says);
 });
 
 test('node show takes CLUSTER/NODE and says why a profile is not ready, and what undid it', async () => {

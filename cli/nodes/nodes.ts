@@ -45,6 +45,7 @@ export async function list(
 ): Promise<Result> {
   const client = await context.client();
   const { cluster, workspace, profile } = input;
+  const hasOtherFilters = input.problems || cluster !== undefined || profile !== undefined;
   let unseen: { name: string; reason: string }[] = [];
   const items = await readAll(async (page) => {
     const reply = await client.call(listNodes, {
@@ -80,7 +81,7 @@ export async function list(
         },
       ],
       items,
-      workspace === undefined
+      workspace === undefined || hasOtherFilters
         ? 'No nodes match. Without options, all nodes are listed.'
         : `${workspace} runs on no node now. Start it: cde start ${workspace}`,
     ),
