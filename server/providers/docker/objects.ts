@@ -117,10 +117,8 @@ export function makeObjects({
         return removed(container.remove({ force: true }));
       }
       if (object.kind === 'network') {
-        const [found] = await engine.listNetworks({
-          ...ours,
-          filters: { ...ours.filters, name: [object.name] },
-        });
+        // Docker's own filter finds parts of names.
+        const found = (await engine.listNetworks(ours)).find(({ Name }) => Name === object.name);
         if (!found) return true;
         return (await isStillOurs(found, object)) && removeNetworks(engine, object.name);
       }
