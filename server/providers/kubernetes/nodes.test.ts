@@ -159,6 +159,8 @@ test('a drift concerns the workspaces that need the profile and ran at the time,
   expect(incidents(old, null, { needs: { ...pods.needs, startedAt: '2026-01-01T09:00:00.000Z' } })).toEqual(
     [],
   );
+  const future = { profiles: { scylla: { ...ready, drift: { ...drift, at: '2036-01-01T00:00:00.000Z' } } } };
+  expect(incidents(future, calm, pods)).toEqual([]);
 });
 
 test('a profile that is lost, and one that is back', () => {

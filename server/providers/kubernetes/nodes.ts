@@ -138,7 +138,8 @@ export function findIncidents(
       );
     return found;
   });
-  const recent = happened.filter(({ at }) => now.getTime() - at.getTime() < maxAgeMs);
+  // A report can have any time, also one to come.
+  const recent = happened.filter(({ at }) => Math.abs(now.getTime() - at.getTime()) < maxAgeMs);
   if (recent.length === 0) return [];
   return view.namespaces().flatMap(({ metadata }) => {
     const workspaceId = metadata.labels?.[labels.workspace];
