@@ -1,5 +1,6 @@
 import { v7 } from 'uuid';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { until } from '../../tests/kit/until.ts';
 import { templateVersions, workspaces } from '../database/schema.ts';
 import type { PlatformObject, Provider } from '../providers/provider.ts';
 import { publishTemplate } from '../templates/publish.ts';
@@ -160,16 +161,29 @@ test('a home is given to a user, who can restore it', async () => {
   expect((await list()).items).toEqual([]);
 });
 
-test('a home that two adopt at once goes to one of them', async () => {
+test('an adoption waits for that of another replica, and sees what it did', async () => {
   await open();
   await publish();
   const lost = v7();
   objects = [object('home', lost)];
-  const adopt = (owner: string) =>
-    server.request(ada, 'POST', '/api/v1/orphans/adopt', { name: `home-${lost}`, owner });
-  const answers = await Promise.all([adopt('ada'), adopt('bob')]);
-  expect(answers.map(({ status }) => status).sort()).toEqual([200, 404]);
-  expect(adoptions).toHaveLength(1);
+  const other = await server.database.pool.connect();
+  try {
+    await other.query('BEGIN');
+    await other.query("SELECT pg_advisory_xact_lock(hashtextextended('adopted homes', 3))");
+    const answer = server.request(ada, 'POST', '/api/v1/orphans/adopt', { name: `home-${lost}` });
+    await until(async () => {
+      const { rows } = await other.query(
+        `SELECT 1 FROM pg_locks JOIN pg_database ON oid = database
+         WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted`,
+      );
+      return rows.length > 0;
+    }, 'the adoption waits');
+    objects = [];
+    await other.query('COMMIT');
+    expect(await answer).toMatchObject({ status: 404, body: { code: 'orphan-not-found' } });
+  } finally {
+    other.release(true);
+  }
 });
 
 test.each(['report', 'clean'])('the sweep with CDE_ORPHANS=%s', async (policy) => {
