@@ -117,7 +117,7 @@ export function makeReconciler({
     if ('atLeast' in wanted && !wholeNumber.test(value))
       return failure(
         'sysctl-not-a-number',
-        `${sysctl} is no single number (${value}): the profile has to give it whole.`,
+        `${sysctl} is not a single number (${value}), so the profile must give the whole value.`,
       );
     const record = originals.get(sysctl);
     const namespace = sysctls.namespaceOf(sysctl);
@@ -202,7 +202,10 @@ export function makeReconciler({
       rounded.set(sysctl, { next, value: after });
       return null;
     }
-    return failure('sysctl-not-taken', `${sysctl} was set to ${next}, and the kernel made ${after} of it.`);
+    return failure(
+      'sysctl-not-taken',
+      `${sysctl} was set to ${next}, but the kernel changed that to ${after}.`,
+    );
   }
 
   /** Null: it is as it was before us, or it belongs to something else. */
@@ -222,7 +225,7 @@ export function makeReconciler({
         }
         const now = sysctls.read(sysctl);
         if (now !== original)
-          return `${sysctl} was put back to ${original}, and the kernel made ${now} of it.`;
+          return `${sysctl} was restored to ${original}, but the kernel changed that to ${now}.`;
         onChange({ what: 'restored', sysctl, from: value, to: original });
       } else onChange({ what: 'given-up', sysctl, from: value, to: original });
     }

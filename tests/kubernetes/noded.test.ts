@@ -1,5 +1,5 @@
-// noded as the chart installs it, in its image, on the kernel of this machine: what it sets here is put back, by it and,
-// should it fail at that, by this test. The chart's server waits for a database meanwhile, of which noded has no need.
+// noded as the chart installs it, in its image, on the kernel of this machine: what it sets here is restored, by it and,
+// if it fails, by this test. The chart's server waits for a database meanwhile, which noded does not need.
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
