@@ -44,7 +44,12 @@ const profile = (name: string, state: 'ready' | 'not-ready') => ({
   lastDrift: null,
 });
 
-async function addWorkspace(owner: TestUser, name: string, provider: string) {
+async function addWorkspace(
+  owner: TestUser,
+  name: string,
+  provider: string,
+  status: 'running' | 'stopped' = 'running',
+) {
   const { db } = server.database;
   const template = await server.request(admin, 'GET', `${v1}/templates/nodes`);
   const [id, buildId] = [v7(), v7()];
@@ -56,8 +61,8 @@ async function addWorkspace(owner: TestUser, name: string, provider: string) {
     templateId,
     templateVersionId: activeVersion.id,
     provider,
-    desired: 'running',
-    status: 'running',
+    desired: status,
+    status,
   });
   await db.insert(builds).values({
     id: buildId,
@@ -82,6 +87,7 @@ beforeAll(async () => {
   });
   web = await addWorkspace(ada, 'web', 'kubernetes');
   await addWorkspace(ada, 'here', 'local');
+  await addWorkspace(ada, 'stopped', 'local', 'stopped');
   await addWorkspace(admin, 'there', 'local');
   answer = {
     nodes: [
@@ -140,6 +146,7 @@ test('filters', async () => {
   expect(await names('?search=host')).toEqual(['Host']);
   expect(await names('?workspace=ada/web')).toEqual(['b']);
   expect(await names('?workspace=ada/here')).toEqual(['Host']);
+  expect(await names('?workspace=ada/stopped')).toEqual([]);
   expect((await server.request(admin, 'GET', `${v1}/nodes?workspace=ada/none`)).body.code).toBe(
     'workspace-not-found',
   );

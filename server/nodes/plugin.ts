@@ -18,7 +18,7 @@ export const nodesPlugin = fp(
           : await findWorkspace(database.db, actor, workspace, 'workspace:read');
       return listNodes(database, providers, {
         ...filter,
-        ...(found && { workspace: { id: found.row.id, provider: found.row.provider } }),
+        ...(found && { workspace: found.row }),
       });
     });
     serve(app, api.getNode, ({ params }) => showNode(database, providers, params.node));

@@ -56,7 +56,7 @@ export interface NodeFilter {
   show: 'all' | 'problems';
   search?: string | undefined;
   /** Only the node of this workspace. */
-  workspace?: { id: string; provider: string } | undefined;
+  workspace?: { id: string; provider: string; status: string } | undefined;
 }
 
 /** A page of the nodes. The providers answer from memory, and the database is asked once for each page. */
@@ -77,7 +77,8 @@ export async function listNodes(
       (filter.show === 'all' || hasProblem(node)) &&
       (filter.search === undefined || node.name.toLowerCase().includes(filter.search.toLowerCase())) &&
       (workspace === undefined ||
-        (node.provider === workspace.provider && (node.workspaceIds?.includes(workspace.id) ?? true))),
+        (node.provider === workspace.provider &&
+          (node.workspaceIds?.includes(workspace.id) ?? workspace.status === 'running'))),
   );
   const shown = found.slice(0, filter.limit + 1);
   const running = await countRunning(database, [
