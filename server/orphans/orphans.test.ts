@@ -186,6 +186,29 @@ test('an adoption waits for that of another replica, and sees what it did', asyn
   }
 });
 
+test('homes that name no workspace are told apart, and need a user', async () => {
+  await open();
+  await publish();
+  const nameless = (id: string): PlatformObject => ({
+    kind: 'home',
+    name: id,
+    workspaceId: id,
+    createdAt: new Date(server.clock.at.getTime() - 2 * hourMs),
+  });
+  const ids = ['01990000-0000-7000-8000-00000000000a', '01990000-0000-7000-8000-00000000000b'];
+  objects = ids.map(nameless);
+  const reason = 'The home of a workspace that is not in the database.';
+  expect((await list()).items).toMatchObject([{ reason }, { reason }]);
+  const adopt = (body: object) => server.request(ada, 'POST', '/api/v1/orphans/adopt', body);
+  expect(await adopt({ name: ids[0] })).toMatchObject({ body: { code: 'user-not-found' } });
+  for (const name of ids) await adopt({ name, owner: 'bob' });
+  const homes = await server.request(member, 'GET', '/api/v1/homes');
+  expect(homes.body.items.map((home: { workspace: string }) => home.workspace).sort()).toEqual([
+    'home-0000000a',
+    'home-0000000b',
+  ]);
+});
+
 test.each(['report', 'clean'])('the sweep with CDE_ORPHANS=%s', async (policy) => {
   await open({ CDE_ORPHANS: policy });
   const [compute, agent] = [object('compute', v7()), object('volume', null)];

@@ -136,7 +136,8 @@ async function adopt(
       });
   }
   const { keptUntil, retainedAt } = retentionOf(now(), homeGraceMs);
-  const workspaceName = object.workspaceName ?? `home-${(object.workspaceId ?? name).slice(0, 8)}`;
+  // The start of an id is its time, which is the same for workspaces of the same minute.
+  const workspaceName = object.workspaceName ?? `home-${(object.workspaceId ?? name).slice(-8)}`;
   return db.transaction(async (tx) => {
     const adopted = await insertAdoptedHome(
       tx,
@@ -191,11 +192,12 @@ function judge(provider: string, object: PlatformObject, row: Row | undefined, n
   });
   if (object.kind !== 'home' && object.workspaceId === null)
     return orphan('It is from an earlier version of the server, and no workspace uses it.');
-  const whose = object.owner ? `The home of ${object.owner}/${object.workspaceName}` : 'A home';
   if (!row)
     return orphan(
       object.kind === 'home'
-        ? `${whose}, which is not in the database.`
+        ? object.owner
+          ? `The home of ${object.owner}/${object.workspaceName}, which is not in the database.`
+          : 'The home of a workspace that is not in the database.'
         : 'Its workspace is not in the database.',
     );
   if (row.status !== 'deleted' || age(row.deletedAt) < settleMs) return null;
