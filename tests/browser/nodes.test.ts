@@ -32,6 +32,14 @@ test('from the list of nodes to a workspace on one, and back', async () => {
   await page.getByLabel('Search nodes by name').fill('no-such-node');
   await visible(page.getByText('No nodes match'));
   await page.getByRole('link', { name: 'Show all nodes' }).click();
+  await visible(nodeLink);
+  expect(await page.getByLabel('Search nodes by name').inputValue()).toBe('');
+  // The box and its label are on one line.
+  const [box, label] = await Promise.all([
+    page.getByRole('checkbox').boundingBox(),
+    page.getByText('Only with problems').boundingBox(),
+  ]);
+  expect(label!.y).toBeLessThan(box!.y + box!.height);
   await nodeLink.click();
   await page.waitForURL(`**/nodes/local~${hostname()}`);
   await visible(page.getByText('noded maintains kernel profiles on the nodes of clusters only.'));

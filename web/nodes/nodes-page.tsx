@@ -5,6 +5,7 @@ import { rowsOf } from '../paging.ts';
 import { useTitle } from '../shell.tsx';
 import { bytes } from '../ui/format.ts';
 import { List } from '../ui/list.tsx';
+import { Search } from '../ui/search.tsx';
 import { Ago } from '../ui/time.tsx';
 import { NodeState, ProfileState, share } from './node-state.tsx';
 import { nodesQuery, refOf } from './queries.ts';
@@ -28,27 +29,11 @@ export function NodesPage() {
     <main id="main">
       <div className="page-head">
         <h1>Nodes</h1>
-        <p>
-          The machines that workspaces run on, and the kernel profiles that noded maintains on them
-          {filter.cluster !== undefined && (
-            <>
-              , of the cluster{' '}
-              <Link to="/clusters/$cluster" params={{ cluster: filter.cluster }}>
-                {filter.cluster}
-              </Link>
-            </>
-          )}
-          .
-        </p>
-      </div>
-      <div className="row filters">
-        <input
-          type="search"
-          aria-label="Search nodes by name"
-          placeholder="Search by name"
-          defaultValue={filter.q}
-          onChange={({ target }) =>
-            navigate({ to: '/nodes', search: { ...filter, q: target.value || undefined }, replace: true })
+        <Search
+          label="Search nodes by name"
+          value={filter.q ?? ''}
+          onChange={(q) =>
+            navigate({ to: '/nodes', search: { ...filter, q: q || undefined }, replace: true })
           }
         />
         <label className="choice">
@@ -61,6 +46,18 @@ export function NodesPage() {
           />
           <span>Only with problems</span>
         </label>
+        <p>
+          The machines that workspaces run on, and the kernel profiles that noded maintains on them
+          {filter.cluster !== undefined && (
+            <>
+              , of the cluster{' '}
+              <Link to="/clusters/$cluster" params={{ cluster: filter.cluster }}>
+                {filter.cluster}
+              </Link>
+            </>
+          )}
+          .
+        </p>
       </div>
       {unseen.map(({ name, reason }) => (
         <p key={name} className="hint" role="status">

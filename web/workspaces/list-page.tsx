@@ -3,7 +3,6 @@ import { deletionText, shortDeletionText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { keepPreviousData, useInfiniteQuery } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
-import { useEffect, useRef, useState } from 'react';
 import { Stops } from '../idle/stops.tsx';
 import { usePolling, useTopic } from '../live/live.ts';
 import { connects, seesAllWorkspaces, useMe } from '../me.ts';
@@ -11,15 +10,13 @@ import { rowsOf } from '../paging.ts';
 import { useTitle } from '../shell.tsx';
 import { Icon } from '../ui/icons.tsx';
 import { type Column, List } from '../ui/list.tsx';
+import { Search } from '../ui/search.tsx';
 import { Ago, useNow } from '../ui/time.tsx';
 import { Actions } from './actions.tsx';
 import { OwnerFilter } from './owner-filter.tsx';
 import { workspacesQuery } from './queries.ts';
 import { Status } from './status.tsx';
 import './workspaces.css';
-
-// Longer than the time between two keystrokes, so that a search starts when typing pauses.
-const typingPauseMs = 180;
 
 export function ListPage() {
   useTitle('Workspaces');
@@ -45,6 +42,7 @@ export function ListPage() {
       <div className="page-head">
         <h1>Workspaces</h1>
         <Search
+          label="Search workspaces"
           value={search.q ?? ''}
           onChange={(q) =>
             navigate({ to: '/workspaces', search: { ...search, q: q || undefined }, replace: true })
@@ -201,50 +199,3 @@ const columns = (me: User, showOwner: boolean): Column<Workspace>[] => [
     ),
   },
 ];
-
-function Search({ value, onChange }: { value: string; onChange: (value: string) => void }) {
-  const [text, setText] = useState(value);
-  const input = useRef<HTMLInputElement>(null);
-  const latest = useRef(onChange);
-  latest.current = onChange;
-  useEffect(() => setText(value), [value]);
-  useEffect(() => {
-    if (text.trim() === value) return;
-    const timer = setTimeout(() => latest.current(text.trim()), typingPauseMs);
-    return () => clearTimeout(timer);
-  }, [text, value]);
-  useEffect(() => {
-    const onKey = (event: KeyboardEvent) => {
-      const at = event.target as HTMLElement;
-      if (
-        event.key !== '/' ||
-        event.ctrlKey ||
-        event.metaKey ||
-        at.closest('input, textarea, select, dialog')
-      )
-        return;
-      event.preventDefault();
-      input.current?.focus();
-    };
-    document.addEventListener('keydown', onKey);
-    return () => document.removeEventListener('keydown', onKey);
-  }, []);
-  return (
-    <search className="search">
-      <Icon name="search" />
-      <input
-        ref={input}
-        type="text"
-        aria-label="Search workspaces"
-        aria-keyshortcuts="/"
-        placeholder="Search"
-        value={text}
-        spellCheck={false}
-        onChange={(event) => setText(event.target.value)}
-      />
-      <span className="key" aria-hidden="true">
-        /
-      </span>
-    </search>
-  );
-}
