@@ -262,6 +262,32 @@ describe('clusters', () => {
     await page.unrouteAll();
   });
 
+  test('the panel of a provider stays to say what was done with its last orphan', async () => {
+    const name = '01990000-0000-7000-8000-00000000000a';
+    const reason = 'The home of a workspace that is not in the database.';
+    const place = { provider: 'local', cluster: null, workspaceId: null, since: null };
+    let items: Orphan[] = [{ ...place, kind: 'home', name, reason, action: 'keep' }];
+    await page.route(/\/api\/v1\/orphans(\?provider=local)?$/, (route) =>
+      route.fulfill({ json: { items, unseen: [] } }),
+    );
+    await page.route(/\/api\/v1\/orphans\/adopt$/, (route) => {
+      expect(route.request().postDataJSON()).toEqual({ provider: 'local', name, owner: 'ada' });
+      items = [];
+      const home = { id: name, owner: 'ada', workspace: 'home-0000000a', cluster: null, size: null };
+      const keptUntil = '2030-01-31T12:00:00Z';
+      return route.fulfill({ json: { items: [{ ...home, provider: 'local', volume: name, keptUntil }] } });
+    });
+    await page.goto(`${server.url}/clusters`);
+    await visible(page.getByRole('region', { name: 'Orphans of the provider local' }));
+    await button(/^Adopt…/).click();
+    await dialog().getByRole('textbox', { name: 'User' }).fill('ada');
+    await dialog().getByRole('button', { name: 'Adopt' }).click();
+    await visible(page.getByText('No orphans. Homes without a workspace', { exact: false }));
+    await visible(dialog().getByText(/The home of ada\/home-0000000a is retained until/));
+    await dialog().getByRole('button', { name: 'Done' }).click();
+    await page.unrouteAll();
+  });
+
   test('a cluster that does not exist shows an error', async () => {
     await page.goto(`${server.url}/clusters/nowhere`);
     await visible(page.getByText('There is no cluster nowhere'));

@@ -60,7 +60,7 @@ export function AdoptDialog({ orphan, onClose }: { orphan: Orphan; onClose: () =
         <p>
           {isNamespace
             ? 'This deletes the namespace and all that runs there, and retains its home for a user, who can restore it into a new workspace.'
-            : 'This retains the home for a user, who can restore it into a new workspace.'}
+            : 'This retains the home for a user, who can restore it into a new workspace. What still runs there is stopped.'}
         </p>
         <Field
           label="User"

@@ -1,6 +1,6 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
-import { useState } from 'react';
+import { useRef, useState } from 'react';
 import { managesClusters, useMe } from '../me.ts';
 import { useTitle } from '../shell.tsx';
 import { Icon } from '../ui/icons.tsx';
@@ -30,54 +30,56 @@ export function ClustersPage() {
         {!isEmpty && <div className="end">{addButton}</div>}
         <p>Where workspaces of templates with the provider kubernetes run, a namespace for each.</p>
       </div>
-      <List
-        query={clusters}
-        rows={clusters.data ?? []}
-        keyOf={(cluster) => cluster.id}
-        empty={
-          <>
-            <strong>No clusters yet</strong>
-            <p>
-              {manages
-                ? 'Add one with its kubeconfig; then templates with the provider kubernetes can be used.'
-                : 'An owner of this installation adds them. Until then, workspaces run on the server’s own machine.'}
-            </p>
-            {addButton}
-          </>
-        }
-        columns={[
-          {
-            title: 'Name',
-            is: 'name',
-            cell: (cluster) => (
-              <>
-                <Link to="/clusters/$cluster" params={{ cluster: cluster.name }}>
-                  <strong>{cluster.name}</strong>
-                </Link>{' '}
-                {cluster.isDefault && <span className="chip">default</span>}
-              </>
-            ),
-          },
-          { title: 'Region', cell: (cluster) => cluster.region },
-          {
-            title: 'Status',
-            className: 'cell-words',
-            cell: (cluster) => (
-              <>
-                <ClusterState cluster={cluster} />
-                {cluster.state === 'away' && (
-                  <p className="hint">
-                    <WhyUnreachable cluster={cluster} />
-                  </p>
-                )}
-              </>
-            ),
-          },
-          { title: 'Version', className: 'nowrap', cell: (cluster) => cluster.version },
-          { title: 'Workspaces', cell: (cluster) => cluster.workspaces },
-        ]}
-      />
-      <OtherOrphans />
+      <div className="stack">
+        <List
+          query={clusters}
+          rows={clusters.data ?? []}
+          keyOf={(cluster) => cluster.id}
+          empty={
+            <>
+              <strong>No clusters yet</strong>
+              <p>
+                {manages
+                  ? 'Add one with its kubeconfig; then templates with the provider kubernetes can be used.'
+                  : 'An owner of this installation adds them. Until then, workspaces run on the server’s own machine.'}
+              </p>
+              {addButton}
+            </>
+          }
+          columns={[
+            {
+              title: 'Name',
+              is: 'name',
+              cell: (cluster) => (
+                <>
+                  <Link to="/clusters/$cluster" params={{ cluster: cluster.name }}>
+                    <strong>{cluster.name}</strong>
+                  </Link>{' '}
+                  {cluster.isDefault && <span className="chip">default</span>}
+                </>
+              ),
+            },
+            { title: 'Region', cell: (cluster) => cluster.region },
+            {
+              title: 'Status',
+              className: 'cell-words',
+              cell: (cluster) => (
+                <>
+                  <ClusterState cluster={cluster} />
+                  {cluster.state === 'away' && (
+                    <p className="hint">
+                      <WhyUnreachable cluster={cluster} />
+                    </p>
+                  )}
+                </>
+              ),
+            },
+            { title: 'Version', className: 'nowrap', cell: (cluster) => cluster.version },
+            { title: 'Workspaces', cell: (cluster) => cluster.workspaces },
+          ]}
+        />
+        <OtherOrphans />
+      </div>
       {adding && <ClusterForm onClose={() => setAdding(false)} />}
     </main>
   );
@@ -86,7 +88,8 @@ export function ClustersPage() {
 /** The orphans of providers that have no page: Docker, the server's own machine. */
 function OtherOrphans() {
   const found = useQuery(allOrphansQuery);
-  const items = found.data?.items ?? [];
-  const providers = new Set(items.filter(({ cluster }) => cluster === null).map(({ provider }) => provider));
+  // A panel stays when its last orphan is gone: its dialog says what was done.
+  const providers = useRef(new Set<string>()).current;
+  for (const { cluster, provider } of found.data?.items ?? []) if (cluster === null) providers.add(provider);
   return [...providers].sort().map((provider) => <Orphans key={provider} place={{ provider }} />);
 }

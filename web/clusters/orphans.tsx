@@ -27,6 +27,10 @@ const actionWords: Record<Orphan['action'], [chip: string, word: string]> = {
 const doomed = (items: Orphan[] | undefined) => items?.filter(({ action }) => action === 'delete') ?? [];
 const nameOf = (place: OrphanPlace) => ('cluster' in place ? place.cluster : place.provider);
 
+const placeWords = (place: OrphanPlace) =>
+  'cluster' in place ? place.cluster : `the provider ${place.provider}`;
+const keptHomes = (place: OrphanPlace) => ('cluster' in place ? 'omes in them are kept.' : 'omes are kept.');
+
 /** “3 namespaces”, as what is deleted there is called. */
 function counted(place: OrphanPlace, count: number): string {
   const noun = 'cluster' in place ? 'namespace' : 'object';
@@ -79,7 +83,9 @@ export function Orphans({ place, state }: { place: OrphanPlace; state?: string }
         )}
         {found.data && !isUnseen && items.length === 0 && (
           <p className="muted">
-            No orphans. Namespaces without a workspace, and workspaces without a namespace, appear here.
+            {'cluster' in place
+              ? 'No orphans. Namespaces without a workspace, and workspaces without a namespace, appear here.'
+              : 'No orphans. Homes without a workspace, and what runs without one, appear here.'}
           </p>
         )}
         <OrphanList items={items} onAdopt={manages ? setAdopting : undefined} />
@@ -155,12 +161,10 @@ function CleanDialog({ place, onClose }: { place: OrphanPlace; onClose: () => vo
   if (clean.data) {
     const count = doomed(clean.data.items).length;
     return (
-      <Dialog title={`Cleaned ${nameOf(place)}`} onClose={onClose} wide>
+      <Dialog title={`Cleaned ${placeWords(place)}`} onClose={onClose} wide>
         <div className="body">
           <p>
-            {count === 0
-              ? 'Nothing was deleted.'
-              : `${counted(place, count)} deleted; homes in them are kept.`}
+            {count === 0 ? 'Nothing was deleted.' : `${counted(place, count)} deleted; h${keptHomes(place)}`}
           </p>
           <OrphanList items={clean.data.items} done />
           <div className="form-foot">
@@ -173,7 +177,7 @@ function CleanDialog({ place, onClose }: { place: OrphanPlace; onClose: () => vo
     );
   }
   return (
-    <Dialog title={`Clean ${nameOf(place)}`} onClose={onClose} wide>
+    <Dialog title={`Clean ${placeWords(place)}`} onClose={onClose} wide>
       <div className="body">
         {proposal.isPending && !proposal.error && (
           <p className="row muted" role="status">
@@ -186,7 +190,7 @@ function CleanDialog({ place, onClose }: { place: OrphanPlace; onClose: () => vo
             <p>
               {going.length === 0
                 ? 'There is nothing left to delete.'
-                : `This deletes ${counted(place, going.length)} and all that runs there. Homes in them are kept.`}
+                : `This deletes ${counted(place, going.length)} and all that runs there. H${keptHomes(place)}`}
             </p>
             <OrphanList items={going} />
           </>
