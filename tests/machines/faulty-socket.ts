@@ -1,7 +1,9 @@
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { FaultyConnection } from '@cde/server/providers/conformance/walk.ts';
 
 const slowMs = 150;
@@ -15,7 +17,10 @@ const errorReply = [
   refusal,
 ].join('\r\n');
 
-/** A socket in front of an engine's, which can be cut, slow, or answer with errors. Each call has a connection of its own. */
+/** The first bytes of a call. Clients keep connections open, so that one carries many calls. */
+const call = /^(GET|HEAD|POST|PUT|DELETE) /;
+
+/** A socket in front of an engine's, which can be cut, slow, or answer with errors. */
 export async function faultySocket(
   target: string,
 ): Promise<FaultyConnection & { url: string; calls(): number }> {
@@ -31,34 +36,44 @@ export async function faultySocket(
     for (const socket of open) socket.destroy();
   }
 
-  function forward(from: Socket) {
-    const to = connect(target);
-    open.add(to);
-    for (const [socket, peer] of [
-      [from, to],
-      [to, from],
-    ] as const) {
-      socket.on('error', () => peer.destroy());
-      socket.once('close', () => {
-        open.delete(socket);
-        peer.destroy();
-      });
-    }
-    from.pipe(to);
-    to.pipe(from);
-  }
-
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
+  /** False if the call is not to be passed on. */
+  async function admit(socket: Socket): Promise<boolean> {
     calls++;
-    open.add(socket);
-    socket.on('error', () => {});
-    socket.once('close', () => open.delete(socket));
     if (callsLeft-- <= 0) isDead = true;
     if (isDead) cutAll();
     else if (mode === 'cut') socket.destroy();
-    else if (mode === 'error') socket.once('data', () => socket.end(errorReply));
-    else if (mode === 'slow') setTimeout(() => forward(socket), slowMs);
-    else forward(socket);
+    else if (mode === 'error') socket.end(errorReply);
+    else {
+      if (mode === 'slow') await delay(slowMs);
+      return true;
+    }
+    return false;
+  }
+
+  const server = createServer({ allowHalfOpen: true }, async (socket) => {
+    const engine = connect({ path: target, allowHalfOpen: true });
+    for (const [one, other] of [
+      [socket, engine],
+      [engine, socket],
+    ] as const) {
+      open.add(one);
+      one.on('error', () => {});
+      one.once('close', () => {
+        open.delete(one);
+        other.destroy();
+      });
+    }
+    engine.pipe(socket);
+    try {
+      for await (const chunk of socket) {
+        if (call.test(chunk.toString('latin1', 0, 8)) && !(await admit(socket))) return;
+        if (!engine.write(chunk)) await once(engine, 'drain');
+      }
+      engine.end();
+    } catch {
+      // One of them was cut.
+      engine.destroy();
+    }
   });
   await new Promise<void>((resolve) => server.listen(path, resolve));
   return {
