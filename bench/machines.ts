@@ -3,7 +3,7 @@
  * command line doing the same, in alternating rounds. Prints medians, the difference, and the steps and engine calls per
  * start. Images are on the engine already. Results: bench/machines.md.
  *
- * Usage: node bench/machines.ts [PROVIDER…] [--rounds N] [--at-once N] [--json]
+ * Usage: node --import ./server/database/drizzle-imports.ts bench/machines.ts [PROVIDER…] [--rounds N] [--at-once N] [--json]
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
