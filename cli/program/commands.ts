@@ -6,6 +6,7 @@ import { clusterCommands } from '../clusters/commands.ts';
 import type { Command } from '../command/command.ts';
 import { completionCommands } from '../completion/commands.ts';
 import { copyCommands } from '../copy/commands.ts';
+import { diagnosisCommands } from '../diagnosis/commands.ts';
 import { homeCommands } from '../homes/commands.ts';
 import { kubernetesCommands } from '../kubernetes/commands.ts';
 import { loginCommands } from '../login/commands.ts';
@@ -30,6 +31,7 @@ export const commands: readonly Command[] = [
   ...portCommands,
   ...copyCommands,
   ...syncCommands,
+  ...diagnosisCommands,
   ...netcheckCommands,
   ...backgroundCommands,
   ...kubernetesCommands,

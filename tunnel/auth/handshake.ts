@@ -11,6 +11,8 @@ export const helloPath = '/v1/hello';
 export const offersPath = '/v1/offers';
 /** Signaling for a path by UDP (ice.ts), for the duration of one attempt. */
 export const icePath = '/v1/direct-udp';
+/** The agent's round trip to the satellite of the current path; 404 from agents of earlier releases. */
+export const legPath = '/v1/leg';
 export const proofHeader = 'cde-proof';
 /** The agent's id of the session, returned in its answer to the hello, as it appears in the agent's log. */
 export const sessionHeader = 'cde-session';

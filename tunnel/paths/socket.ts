@@ -224,6 +224,7 @@ export function makeSocketPath(
       paused = false;
       socket.resume();
     },
+    measureLeg: (signal) => pingSocket(socket, signal),
     close() {
       if (closing) return;
       closing = true;

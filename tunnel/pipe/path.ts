@@ -21,6 +21,11 @@ export interface Path {
   /** Pauses delivery of `data`; a few chunks may still arrive after the call. */
   pause(): void;
   resume(): void;
+  /**
+   * The round trip to the satellite in milliseconds, over this very connection; null if there is no answer. Absent in
+   * paths with one leg.
+   */
+  measureLeg?(signal: AbortSignal): Promise<number | null>;
   /** Closes the path after flushing; `closed` follows unless it was called before. */
   close(): void;
 }

@@ -8,6 +8,7 @@ import type { ResumeHandshake, ResumeSecret } from '../pipe/resume.ts';
 import { type Decision, makeChooser } from './choose.ts';
 import { type History, lostChange, resumedChange } from './history.ts';
 import { makeProber, type Prober, type RttCache } from './measure.ts';
+import type { PathOutlook } from './obstacles.ts';
 import type { Offer } from './offers.ts';
 import { isSamePath, type PathId, pathIdOf, udpPath } from './path-id.ts';
 import { type Route, type RouteProvider, switchPipe } from './reconnect.ts';
@@ -44,6 +45,8 @@ export interface SteerOptions {
 export interface Steering extends RouteProvider {
   /** The agent's current offer; null if it makes none. */
   offer(offer: Offer | null): void;
+  /** What is known of other paths. */
+  outlook(): PathOutlook;
   /** Leaves the relay if it may not be used. Rejects with `path-unavailable` or `path-forbidden`. */
   requireDirect(): Promise<void>;
 }
@@ -237,6 +240,12 @@ export function steerPaths(options: {
       directRequirement.onOffer();
       if (isNew && offer !== null) dispatch({ type: 'offer-changed' });
     },
+    outlook: () => ({
+      offered: survey.offered === undefined ? undefined : (survey.offered?.paths ?? null),
+      addresses: survey.offered?.addresses ?? [],
+      isSearchingUdp: candidate.isSearching,
+      measured: survey.measurements(),
+    }),
     async requireDirect() {
       await directRequirement.move();
       dispatch({ type: 'start' });

@@ -9,6 +9,7 @@ import {
   alpn,
   helloPath,
   icePath,
+  legPath,
   maxSessionMemory,
   offersPath,
   sessionHeader,
@@ -20,6 +21,7 @@ import { asTunnelError, TunnelError, type TunnelErrorCode } from '../errors.ts';
 import { type Log, silentLog } from '../log.ts';
 import { type ResumeSecret, resumeSecret } from '../pipe/resume.ts';
 import { type AdmissionOptions, admit, type SessionContext } from './admission.ts';
+import { makeLegMeter, serveLeg } from './legs.ts';
 import {
   notFound,
   type RequestOptions,
@@ -69,6 +71,7 @@ export function serveSession(options: HostOptions): HostedSession {
   /** Set by the first hello; streams wait for it and for `authorize`. */
   let admitted: Promise<SessionContext> | undefined;
   let requestsBeforeTicket = 0;
+  const measureLeg = makeLegMeter(pipe);
 
   const admissionTimer = setTimeout(
     () => pipe.destroy(new TunnelError('session-timeout', 'the client sent no ticket in time')),
@@ -112,6 +115,7 @@ export function serveSession(options: HostOptions): HostedSession {
       if (path === helloPath && !admitted) serveHello(socket, h2, stream, headers);
       else if (path === offersPath && admitted) void serveOffers(stream, admitted, options);
       else if (path === icePath && admitted) void serveUdpSignaling(stream, admitted, options);
+      else if (path === legPath && admitted) void serveLeg(stream, admitted, measureLeg);
       else notFound(stream);
     });
   });

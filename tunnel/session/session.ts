@@ -31,6 +31,7 @@ import {
   resumedChange,
 } from '../selection/history.ts';
 import { rankSatellites } from '../selection/measure.ts';
+import type { PathOutlook } from '../selection/obstacles.ts';
 import { makeOfferReader, type Offer } from '../selection/offers.ts';
 import {
   defaultWaitMs,
@@ -43,6 +44,7 @@ import { type Steering, type SteerOptions, steerPaths } from '../selection/steer
 import type { FindUdpPath } from '../selection/udp-candidate.ts';
 import type { Target } from '../streams/targets.ts';
 import type { PortVisit } from '../streams/visits.ts';
+import { measureRoundTrip, type RoundTrip } from './legs.ts';
 import { Lifetime, type SessionEnd } from './lifetime.ts';
 import { reestablishUdp } from './reestablish.ts';
 import { openStream, pingAgent } from './streams.ts';
@@ -80,6 +82,7 @@ export interface SessionOptions
   handshakeTimeoutMs?: number;
 }
 
+export type { RoundTrip } from './legs.ts';
 export type { SessionEnd } from './lifetime.ts';
 
 export interface SessionInfo {
@@ -96,6 +99,10 @@ export interface Session {
   open(target: Target, options?: { eager?: boolean; visit?: PortVisit }): Promise<Duplex>;
   /** The round trip to the agent in milliseconds. */
   ping(): Promise<number>;
+  /** The same, with the time of each leg of the path. */
+  roundTrip(): Promise<RoundTrip>;
+  /** What is known of other paths; null if the session does not look for them. */
+  outlook(): PathOutlook | null;
   /** Ends the session immediately. Open streams close without an error. */
   close(): void;
   /** Resolves when the agent has accepted the ticket, rejects if it refuses. `open` need not wait for it. */
@@ -221,12 +228,19 @@ function makeSession(
   const steering = renewTicket
     ? surviveLostPaths({ pipe, socket, h2, lifetime, ready, history, tickets, findUdpPath }, options)
     : undefined;
+  /** The agent's last figure for a satellite. */
+  const reportedMs = (url: string) =>
+    steering?.outlook().measured.find(({ via }) => via === url)?.agentMs ??
+    tickets.satellites.find((each) => each.url === url)?.agentRttMs ??
+    null;
   // A refusal ends the session, and reaches the callers waiting for `ready` or a stream.
   ready.catch((error) => lifetime.finish(asTunnelError(error, 'session-failed')));
 
   const session: Session = {
     open: (target, request = {}) => openStream(h2, lifetime, target, request),
     ping: () => pingAgent(h2, lifetime),
+    roundTrip: () => measureRoundTrip({ h2, pipe, lifetime, reportedMs }),
+    outlook: () => steering?.outlook() ?? null,
     close: () => lifetime.finish(null),
     ready,
     closed: lifetime.closed,

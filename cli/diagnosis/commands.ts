@@ -1,0 +1,44 @@
+import { type Command, command } from '../command/command.ts';
+import { pathOption as path } from '../ssh/path-option.ts';
+
+const group = 'Connect:';
+const workspace = { help: 'NAME or OWNER/NAME', completes: 'connectable' } as const;
+
+export const diagnosisCommands: readonly Command[] = [
+  command({
+    name: 'ping',
+    group,
+    summary: 'Measure the round trip to a workspace, by leg',
+    details:
+      'Opens a session and prints a line per round trip: the path, its satellite and region, the time from this machine ' +
+      'to the satellite, from the satellite to the agent, and through the whole session. A direct path has one leg. ' +
+      'At the end, or at Ctrl-C, prints loss, percentiles, and what stands in the way of a better path. Does not start a ' +
+      'stopped workspace and does not count as activity.',
+    arguments: { workspace },
+    options: {
+      count: {
+        kind: 'number',
+        short: 'c',
+        value: 'N',
+        help: 'Stop after N round trips (default: Ctrl-C stops)',
+      },
+      interval: {
+        kind: 'text',
+        short: 'i',
+        value: 'SECONDS',
+        help: 'Time from one round trip to the next, at least 0.2 (default 1)',
+      },
+      path,
+    },
+    examples: [
+      ['cde ping web', 'until Ctrl-C'],
+      ['cde ping web --count 20 --interval 0.2', 'a quick measurement'],
+      ['cde ping web --path relay', 'through a satellite only'],
+      [
+        'cde ping web --count 5 --json | jq -c \'select(.event == "summary")\'',
+        'for programs: one object per line',
+      ],
+    ],
+    load: () => import('./ping.ts').then((m) => m.ping),
+  }),
+];
