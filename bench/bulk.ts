@@ -9,13 +9,13 @@ import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cde } from '../tests/kit/machine.ts';
+import { startSshd } from '../tests/kit/sshd.ts';
 import { median, warmServer } from './harness.ts';
-import { startSshd } from './sshd.ts';
 
 const rounds = Number(process.argv[2] ?? 5);
 const megabytes = 256;
 const { machine, server } = await warmServer();
-const sshd = await startSshd(machine);
+const sshd = await startSshd(machine.folder);
 const config = join(machine.env.HOME!, '.ssh/config');
 await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });
 await machine.cde('config-ssh');

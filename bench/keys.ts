@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { makeAddress, makeHost } from '../tests/faults/network/network.ts';
 import { freePort } from '../tests/kit/free-port.ts';
 import { cde, makeMachine } from '../tests/kit/machine.ts';
-import { startSshd } from './sshd.ts';
+import { startSshd } from '../tests/kit/sshd.ts';
 
 const seconds = Number(process.argv[2] ?? 8);
 const wire = { megabits: 20, delayMs: 20 };
@@ -25,7 +25,7 @@ await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });
 await machine.start();
 const config = join(machine.env.HOME!, '.ssh/config');
 await machine.cde('config-ssh', '--ssh-config', config);
-const sshd = await startSshd(machine, place.address);
+const sshd = await startSshd(machine.folder, place.address);
 const shared = ['-o', 'ControlMaster=auto', '-o', `ControlPath=${machine.folder}/mux`];
 const through = (path: string) => [
   ...['-F', config, '-o', `ProxyCommand=${process.execPath} ${cde} ssh --stdio --path=${path} %n`],

@@ -102,7 +102,7 @@ test('an Incus server only if it is named, and over HTTPS only with a certificat
   expect(() => readConfig([], { CDE_INCUS: 'http://incus.example.com:8443' })).toThrow(/https:/);
 });
 
-test('a Docker engine: that of the machine on loopback only, another only over TLS', () => {
+test('a Docker engine: that of the machine on loopback only, another only over TLS or SSH', () => {
   expect(readConfig([], { DOCKER_HOST: 'tcp://127.0.0.1:2375' }).docker?.url).toBe('tcp://127.0.0.1:2375');
   const environment = { CDE_LISTEN: '0.0.0.0:7080', DOCKER_HOST: 'tcp://127.0.0.1:2375' };
   expect(readConfig([], environment).docker).toBeNull();
@@ -113,5 +113,12 @@ test('a Docker engine: that of the machine on loopback only, another only over T
   // What the docker command uses is not an error of ours.
   expect(readConfig([], { DOCKER_HOST: 'ssh://build.example.com' }).docker).toBeNull();
   expect(() => readConfig([], { CDE_DOCKER: 'tcp://build.example.com:2375' })).toThrow(/TLS/);
-  expect(() => readConfig([], { CDE_DOCKER: 'ssh://build.example.com' })).toThrow(/unix:\/\/\/PATH/);
+  const reachable = { CDE_ACCESS_URL: 'https://cde.example.com' };
+  for (const url of ['ssh://build.example.com', 'ssh://ada@[::1]:22/run/user/1000/docker.sock']) {
+    expect(readConfig([], { ...reachable, CDE_DOCKER: url }).docker?.url).toBe(url);
+    // Its containers cannot reach a server that listens on loopback.
+    expect(() => readConfig([], { CDE_DOCKER: url })).toThrow(/cannot reach this server at http:/);
+  }
+  for (const url of ['ssh://-oProxyCommand=sh', 'ssh://ada:secret@build', 'http://build:2375'])
+    expect(() => readConfig([], { ...reachable, CDE_DOCKER: url })).toThrow(/unix:\/\/\/PATH/);
 });

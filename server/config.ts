@@ -38,7 +38,10 @@ export function secretKeyIssue(text: string): string | null {
 /** This URL is public, so it must not contain credentials, and paths are appended to it. */
 const engineUrl = z
   .string()
-  .regex(/^(unix:\/\/\/.+|tcp:\/\/[^/@]+:\d{1,5})$/, 'unix:///PATH or tcp://HOST:PORT');
+  .regex(
+    /^(unix:\/\/\/.+|tcp:\/\/[^/@]+:\d{1,5}|ssh:\/\/(\w[\w.-]*@)?(\w[\w.-]*|\[[\da-f:]+\])(:\d{1,5})?(\/[\w./-]*)?)$/,
+    'unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST',
+  );
 const incusUrl = z.string().regex(/^(unix:\/\/\/.+|https:\/\/[^/@]+)$/, 'unix:///PATH or https://HOST:8443');
 const plainUrl = z.url({ protocol: /^https?$/ }).refine((text) => {
   if (!URL.canParse(text)) return false;
@@ -122,7 +125,7 @@ const settings = {
   docker: {
     schema: z.enum(['auto', 'off']).or(engineUrl),
     default: 'auto',
-    help: 'Docker engine for workspaces: unix:///PATH, tcp://HOST:PORT or off; auto: that of this machine, only when listening on loopback',
+    help: 'Docker engine for workspaces: unix:///PATH, tcp://HOST:PORT, ssh://USER@HOST or off; auto: that of this machine, only when listening on loopback',
   },
   dockerCertificates: {
     schema: z.string().min(1),
@@ -336,17 +339,17 @@ function portSuffix(given: string | undefined, accessUrl: string): string | null
       );
     return suffix;
   }
-  return given === undefined && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname)
-    ? '.localhost'
-    : null;
+  return given === undefined && loopbackHost.test(hostname) ? '.localhost' : null;
 }
+
+const loopbackHost = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 const defaultEngineSocket = '/var/run/docker.sock';
 
 function dockerEngine(
   given: Pick<Values, 'docker' | 'dockerCertificates'>,
   env: NodeJS.ProcessEnv,
-  loopback: boolean,
+  { loopback, accessUrl }: { loopback: boolean; accessUrl: string },
 ): EngineAddress | null {
   if (given.docker === 'off') return null;
   if (given.docker !== 'auto') {
@@ -355,14 +358,19 @@ function dockerEngine(
     if (issue !== null)
       throw new SettingsError(
         `CDE_DOCKER cannot be used: ${issue}`,
-        'Access to a Docker engine is root on its machine. Use a Unix socket, or TLS with CDE_DOCKER_CERTIFICATES.',
+        'Access to a Docker engine is root on its machine. Use a Unix socket, SSH, or TLS with CDE_DOCKER_CERTIFICATES.',
+      );
+    if (!given.docker.startsWith('unix:') && loopbackHost.test(new URL(accessUrl).hostname))
+      throw new SettingsError(
+        `CDE_DOCKER is ${given.docker}, whose containers cannot reach this server at ${accessUrl}.`,
+        'Set CDE_ACCESS_URL to an address that they can reach, and CDE_LISTEN so that the server listens there.',
       );
     return address;
   }
   if (!loopback) return null;
-  // As the docker command finds it. An engine that cannot be used safely is as none.
+  // As the docker command finds it. An engine that cannot be used safely, or is far away, is as none.
   const url = env.DOCKER_HOST || `unix://${defaultEngineSocket}`;
-  if (!engineUrl.safeParse(url).success) return null;
+  if (!engineUrl.safeParse(url).success || url.startsWith('ssh:')) return null;
   const address = { url, certificates: given.dockerCertificates ?? env.DOCKER_CERT_PATH };
   if (url.startsWith('unix:') && !existsSync(new URL(url).pathname)) return null;
   return engineAddressIssue(address) === null ? address : null;
@@ -402,7 +410,7 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
     accessUrl,
     portHost: portSuffix(given.portHost, accessUrl),
     dataDir: resolve(given.dataDir ?? defaultDataDir(env)),
-    docker: dockerEngine(given, env, loopback),
+    docker: dockerEngine(given, env, { loopback, accessUrl }),
     incus: incusServer(given),
     dockerConfig: given.dockerConfig ?? join(homedir(), '.docker/config.json'),
     localProvider: given.localProvider === 'on' || (given.localProvider === 'auto' && loopback),

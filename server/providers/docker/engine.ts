@@ -1,27 +1,61 @@
 import { readFileSync } from 'node:fs';
+import type { Agent } from 'node:http';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import type { EngineAddress } from '../../engine-address.ts';
+import { makeSshAgent, sshErrorCode } from './ssh.ts';
 
 /** A call that has no answer after this long has failed. Streams of progress and events are never silent for as long. */
 const callTimeoutMs = 60_000;
 
-/** A client of the engine. Connects with each call. Loads dockerode, which takes 200 ms. */
-export async function makeEngine(
+export interface EngineConnection {
+  /** The client for calls, which fail after a minute of silence. */
+  calls(): Promise<Dockerode>;
+  /** The client for streams of events, which can be silent for as long as they want. */
+  streams(): Promise<Dockerode>;
+  close(): void;
+}
+
+/** Clients of the engine, made when they are needed: dockerode takes 200 ms to load. Both use the same SSH connections. */
+export function connectEngine(address: EngineAddress): EngineConnection {
+  const agent = address.url.startsWith('ssh:') ? makeSshAgent(address) : undefined;
+  let client: Promise<Dockerode> | undefined;
+  return {
+    calls() {
+      client ??= makeClient(address, callTimeoutMs, agent).catch((error) => {
+        client = undefined;
+        throw error;
+      });
+      return client;
+    },
+    streams: () => makeClient(address, 0, agent),
+    close: () => agent?.destroy(),
+  };
+}
+
+async function makeClient(
   { url, certificates }: EngineAddress,
-  { timeoutMs = callTimeoutMs }: { timeoutMs?: number } = {},
+  timeout: number,
+  sshAgent: Agent | undefined,
 ): Promise<Dockerode> {
   const { default: Docker } = await import('dockerode');
   const { protocol, hostname, port, pathname } = new URL(url);
-  if (protocol === 'unix:') return new Docker({ socketPath: pathname, timeout: timeoutMs });
+  // Everything is said, because docker-modem fills in what is not from DOCKER_HOST and its like.
+  const unset = { host: undefined, port: undefined, ca: undefined, cert: undefined, key: undefined };
+  const own = { ...unset, protocol: 'http', pathPrefix: '/', timeout } as const;
+  if (protocol === 'unix:') return new Docker({ ...own, socketPath: pathname });
+  if (sshAgent) return new Docker({ ...own, host: 'docker', agent: sshAgent } as Dockerode.DockerOptions);
   const read = (name: string) => readFileSync(join(certificates!, name));
   return new Docker({
+    ...own,
     host: hostname,
     port,
-    timeout: timeoutMs,
-    ...(certificates
-      ? { protocol: 'https', ca: read('ca.pem'), cert: read('cert.pem'), key: read('key.pem') }
-      : { protocol: 'http' }),
+    ...(certificates && {
+      protocol: 'https',
+      ca: read('ca.pem'),
+      cert: read('cert.pem'),
+      key: read('key.pem'),
+    }),
   });
 }
 
@@ -36,13 +70,15 @@ export function messageOf(error: unknown): string {
 }
 
 const networkErrors =
-  /^(ECONN\w+|ENOENT|EACCES|EPERM|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOST\w+|ENET\w+|ERR_TLS_\w+|CERT_\w+)$/;
+  /^(ECONN\w+|ENOENT|EACCES|EPERM|EPIPE|EPROTO|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOST\w+|ENET\w+|ERR_TLS_\w+|ERR_SSL_\w+|CERT_\w+|UNABLE_TO_\w+|\w*SELF_SIGNED_CERT\w*)$/;
 
 /** Whether the engine gave no answer, so that nothing is known. */
 export function isUnreachable(error: unknown): boolean {
   if (statusOf(error) !== undefined) return false;
   const { code, message } = error as { code?: string; message?: string };
-  return networkErrors.test(code ?? '') || /socket hang up|timeout/i.test(message ?? '');
+  return (
+    code === sshErrorCode || networkErrors.test(code ?? '') || /socket hang up|timeout/i.test(message ?? '')
+  );
 }
 
 /** The result, or null if what is asked for does not exist. */

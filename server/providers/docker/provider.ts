@@ -12,7 +12,7 @@ import type {
   StepResult,
 } from '../provider.ts';
 import { type AgentSource, makeAgentVolumes } from './agent-volume.ts';
-import { isUnreachable, makeEngine, messageOf, orNull, statusOf } from './engine.ts';
+import { connectEngine, isUnreachable, messageOf, orNull, statusOf } from './engine.ts';
 import { watchContainers } from './events.ts';
 import { explainExit } from './exit.ts';
 import { makeHomes } from './homes.ts';
@@ -45,17 +45,14 @@ const unreachableRetryMs = 3_000;
 /** Workspaces as containers of a Docker engine, or of another that speaks its API. */
 export function makeDockerProvider(options: DockerProviderOptions): Provider {
   const { address, installation, log, now = () => new Date() } = options;
-  let client: Promise<Dockerode> | undefined;
-  const engine = () => {
-    client ??= makeEngine(address);
-    return client;
-  };
+  const connection = connectEngine(address);
+  const engine = connection.calls;
   const images = makeImages(engine, options.credentialsFile);
   const agentVolumes = makeAgentVolumes(options.agent, installation);
   const background = makeBackgroundWork();
   const listeners: ((workspaceId: string) => void)[] = [];
   const watch = watchContainers({
-    engine: () => makeEngine(address, { timeoutMs: 0 }),
+    engine: connection.streams,
     installation,
     onEnd: (workspaceId) => {
       for (const listener of listeners) listener(workspaceId);
@@ -194,6 +191,7 @@ export function makeDockerProvider(options: DockerProviderOptions): Provider {
       watch.close();
       listeners.length = 0;
       await background.settled();
+      connection.close();
     },
   };
 }
