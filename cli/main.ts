@@ -29,3 +29,6 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 process.stderr.on('error', () => {});
 process.exitCode = await main(process.argv.slice(2));
+// A lookup that no resolver answers cannot be cancelled, and would keep the process for many seconds.
+if (process.getActiveResourcesInfo().includes('GetAddrInfoReqWrap'))
+  process.stdout.write('', () => process.exit());

@@ -1,12 +1,17 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { checkEndpoint } from '@cde/tunnel/netcheck/endpoint-check.ts';
 import { netcheck } from '@cde/tunnel/netcheck/netcheck.ts';
 import { makeProbeClient } from '@cde/tunnel/netcheck/probe-train.ts';
 import { answerBinding, bindingRequest, readMapped } from '@cde/tunnel/netcheck/stun.ts';
+import { makeAuthority } from '@cde/tunnel/netcheck/testing-authority.ts';
 import { natKind } from '@cde/tunnel/netcheck/udp-check.ts';
 import fc from 'fast-check';
+import Fastify from 'fastify';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { relayPlugin } from './relay/plugin.ts';
+import { makeRelay } from './relay/relay.ts';
 import { serveStun } from './stun/server.ts';
 import { makeWorld, type World } from './testing.ts';
 
@@ -83,6 +88,19 @@ test('measures HTTPS, UDP and throughput of each satellite', async () => {
   for (const way of ['downBitsPerSecond', 'upBitsPerSecond'] as const)
     expect(first!.throughput![way]).toBeGreaterThan(1e6);
   expect(second!.udp.train).toMatchObject({ sent: 20, received: 15, lossPercent: 25 });
+});
+
+test('a satellite that terminates TLS tells its certificate, so that interception is noticed', async () => {
+  const authority = makeAuthority('Example Corp');
+  const app = Fastify({ https: authority.issue() });
+  await app.register(relayPlugin, { relay: makeRelay({ ticketKeys: [] }) });
+  const url = await app.listen({ port: 0, host: '127.0.0.1' });
+  closers.push(() => app.close());
+  const { status, tls } = await checkEndpoint(url, { signal, ca: authority.cert });
+  expect(status).toBe(204);
+  expect(tls).toMatchObject({ trust: 'private', intercepted: false });
+  // Without TLS there is nothing to tell.
+  expect((await checkEndpoint((await place('one')).url, { signal })).tls).toBeNull();
 });
 
 test('explains what does not work', async () => {

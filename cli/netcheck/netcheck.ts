@@ -1,123 +1,120 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   netcheck as measure,
   type NetcheckReport,
-  type SatelliteReport,
+  type NetcheckSatellite,
 } from '@cde/tunnel/netcheck/netcheck.ts';
 import type { Context } from '../command/context.ts';
-import { type Blocks, fields, line, type Result, result, table } from '../command/result.ts';
+import { line, type Result, result } from '../command/result.ts';
 import { startNetcheck } from '../connection/endpoints.ts';
 import { exitCodes } from '../failure/exit-codes.ts';
-import { Failure } from '../failure/failure.ts';
-import { clean } from '../output/output.ts';
+import { Failure, toFailure } from '../failure/failure.ts';
+import { renderEvent } from '../output/render.ts';
+import { verdicts, view, watchLine } from './view.ts';
 
-const ms = (value: number | null | undefined) => (value == null ? '' : `${value.toFixed(1)} ms`);
-const rate = (value: number | null | undefined) =>
-  value == null ? '' : `${(value / 1e6).toFixed(0)} Mbit/s`;
-const plain = (value: number | null | undefined) => String(value ?? '');
+/** A list of satellites that takes longer leaves no time to measure them. */
+const listTimeoutMs = 4_000;
+/** From the end of a measurement to the next. */
+const watchPauseMs = 3_000;
+
+interface Input {
+  satellite: string | undefined;
+  throughput: boolean;
+  watch: boolean;
+}
 
 /** Exits with `unreachable` if no satellite answers HTTPS. */
-export async function netcheck(
-  context: Context,
-  input: { satellite: string | undefined; throughput: boolean },
-): Promise<Result> {
-  const { out, signal } = context;
-  const client = await context.client();
-  const { token, satellites } = await client.call(startNetcheck);
-  const places = satellites.filter(({ name }) => input.satellite === undefined || name === input.satellite);
-  if (places.length === 0)
-    throw new Failure(
-      'satellite-not-found',
-      input.satellite === undefined
-        ? 'No satellite is online.'
-        : `No satellite ${input.satellite} is online.`,
-      {
-        exitCode: exitCodes.notFound,
-        hint: satellites.length > 0 ? `Online: ${satellites.map(({ name }) => name).join(', ')}` : undefined,
-      },
-    );
-  out.note(`Measuring ${places.length === 1 ? 'one satellite' : `${places.length} satellites`}.`);
-  const report = await measure(places, {
-    signal,
-    token: input.throughput ? token : undefined,
-    note: (text) => out.note(`${text[0]!.toUpperCase()}${text.slice(1)}.`),
-  });
+export async function netcheck(context: Context, input: Input): Promise<Result | number> {
+  if (input.watch) return watch(context, input);
+  const { report, failure } = await measureOnce(context, input, (text) => context.out.note(text));
   return result(
-    report,
-    () => view(report, input.throughput),
-    report.satellites.some(({ https }) => https.rttMs !== null) ? 0 : exitCodes.unreachable,
+    { ...report, ...(failure && { failure: failure.toJSON() }) },
+    () => view(report, input.throughput, failure),
+    isReachable(report) ? exitCodes.success : exitCodes.unreachable,
   );
 }
 
-const view = (report: NetcheckReport, throughput: boolean): Blocks => [
-  table<SatelliteReport>(
-    [
-      { title: 'SATELLITE', cell: (row, c) => c.bold(clean(row.name)) },
-      { title: 'REGION', cell: (row) => clean(row.region) },
-      {
-        title: 'HTTPS',
-        cell: ({ https }, c) => (https.rttMs === null ? c.red('no') : ms(https.rttMs)),
-        plain: ({ https }) => plain(https.rttMs),
-      },
-      {
-        title: 'UDP',
-        cell: ({ udp }, c) => (udp.answered ? ms(udp.train?.rttMs ?? udp.rttMs) : c.yellow('no')),
-        plain: ({ udp }) => plain(udp.train?.rttMs ?? udp.rttMs),
-      },
-      {
-        title: 'LOSS',
-        cell: ({ udp }) => (udp.train ? `${udp.train.lossPercent} %` : ''),
-        plain: ({ udp }) => plain(udp.train?.lossPercent),
-      },
-      {
-        title: 'JITTER',
-        cell: ({ udp }) => ms(udp.train?.jitterMs),
-        plain: ({ udp }) => plain(udp.train?.jitterMs),
-      },
-      { title: 'SEEN AS', cell: ({ udp }) => udp.mapped ?? '' },
-      ...(throughput
-        ? [
-            {
-              title: 'DOWN',
-              cell: (row: SatelliteReport) => rate(row.throughput?.downBitsPerSecond),
-              plain: (row: SatelliteReport) => plain(row.throughput?.downBitsPerSecond),
-            },
-            {
-              title: 'UP',
-              cell: (row: SatelliteReport) => rate(row.throughput?.upBitsPerSecond),
-              plain: (row: SatelliteReport) => plain(row.throughput?.upBitsPerSecond),
-            },
-          ]
-        : []),
-    ],
-    report.satellites,
-    'No satellites.',
-  ),
-  ...report.satellites.flatMap(({ name, https, udp, throughput: measured }) => {
-    const failed = (what: string, error: string | null | undefined) =>
-      error && line(`${clean(name)}: ${what}: ${clean(error)}`);
-    return [failed('HTTPS', https.error), failed('UDP', udp.error), failed('throughput', measured?.error)];
-  }),
-  line(''),
-  fields([
-    ['udp', report.udp ? 'yes' : 'no answer from any satellite: sessions use HTTPS, or TCP to the agent'],
-    ['nat', nats[report.nat]],
-    ['ipv4', family(report.ipv4)],
-    ['ipv6', family(report.ipv6)],
-    ['proxy', report.proxy ? `${report.proxy.place} (${report.proxy.variable})` : 'none'],
-  ]),
-];
+const isReachable = ({ satellites }: NetcheckReport) => satellites.some(({ https }) => https.rttMs !== null);
 
-const nats: Record<NetcheckReport['nat'], string> = {
-  none: 'none: this machine has a public address',
-  'endpoint-independent': 'endpoint-independent: direct UDP paths work',
-  'endpoint-dependent':
-    'endpoint-dependent: direct UDP paths work only if the NAT of the workspace is not of this kind too',
-  unknown: 'unknown: detection needs answers from two satellites',
-};
+/** `failure`: why there is no list of satellites. The rest of the report is about the server then. */
+export async function measureOnce(
+  context: Context,
+  input: Omit<Input, 'watch'>,
+  note: (text: string) => void,
+): Promise<{ report: NetcheckReport; failure: Failure | null }> {
+  const { signal } = context;
+  const { url } = context.server();
+  const client = await context.client();
+  let failure: Failure | null = null;
+  const reply = client
+    .call(startNetcheck, { signal: AbortSignal.any([signal, AbortSignal.timeout(listTimeoutMs)]) })
+    .catch((error) => {
+      failure = unreachable(error, url);
+      if (!failure || signal.aborted) throw error;
+      return null;
+    });
+  note('Measuring.');
+  const report = await measure(
+    reply.then((known) => (known ? select(known.satellites, input.satellite) : [])),
+    {
+      signal,
+      server: url,
+      token: input.throughput ? reply.then((known) => known?.token) : undefined,
+      note: (text) => note(`${text[0]!.toUpperCase()}${text.slice(1)}.`),
+    },
+  );
+  return { report, failure };
+}
 
-const family = (works: boolean | null) =>
-  works === null
-    ? 'not tested: no satellite has such an address, or a proxy is in use'
-    : works
-      ? 'yes'
-      : 'no';
+/** The failure if the server did not answer, which the report then explains; null for a refusal. */
+function unreachable(error: unknown, url: string): Failure | null {
+  const { name } = error as Error;
+  if (name === 'AbortError' || name === 'TimeoutError')
+    return new Failure('server-unreachable', `No answer from ${url} within ${listTimeoutMs / 1_000} s.`, {
+      exitCode: exitCodes.unreachable,
+    });
+  const failure = toFailure(error);
+  return failure.exitCode === exitCodes.unreachable ? failure : null;
+}
+
+function select(satellites: readonly NetcheckSatellite[], wanted: string | undefined): NetcheckSatellite[] {
+  const places = satellites.filter(({ name }) => wanted === undefined || name === wanted);
+  if (places.length > 0) return places;
+  throw new Failure(
+    'satellite-not-found',
+    wanted === undefined ? 'No satellite is online.' : `No satellite ${wanted} is online.`,
+    {
+      exitCode: exitCodes.notFound,
+      hint: satellites.length > 0 ? `Online: ${satellites.map(({ name }) => name).join(', ')}` : undefined,
+    },
+  );
+}
+
+/** Until Ctrl-C: a line for each measurement, and each verdict that has changed. */
+async function watch(context: Context, input: Input): Promise<number> {
+  const { out, signal } = context;
+  out.note('Measuring every few seconds. Ctrl-C stops.');
+  let before: Map<string, string> | undefined;
+  let code: number = exitCodes.unreachable;
+  while (!signal.aborted) {
+    try {
+      const { report, failure } = await measureOnce(context, input, () => {});
+      const now = verdicts(report);
+      const changes = [...now].filter(([name, text]) => before !== undefined && before.get(name) !== text);
+      before = now;
+      code = isReachable(report) ? exitCodes.success : exitCodes.unreachable;
+      const at = new Date();
+      renderEvent(
+        out,
+        { event: 'measured', at: at.toISOString(), ...report, ...(failure && { failure: failure.toJSON() }) },
+        line(watchLine(report, failure, at)),
+        ...changes.map(([name, text]) => line(`          ${name} is now: ${text}`)),
+      );
+      await delay(watchPauseMs, undefined, { signal });
+    } catch (error) {
+      // It runs until Ctrl-C.
+      if (!signal.aborted) throw error;
+    }
+  }
+  return code;
+}

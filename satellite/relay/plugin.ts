@@ -1,3 +1,4 @@
+import type { TLSSocket } from 'node:tls';
 import type { ApiError } from '@cde/api/errors.ts';
 import { socketProtocol } from '@cde/api/identity.ts';
 import {
@@ -7,7 +8,7 @@ import {
   verifyProbeToken,
 } from '@cde/tunnel/auth/ticket.ts';
 import { asTunnelError, TunnelError } from '@cde/tunnel/errors.ts';
-import { maxRelayMessage, relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
+import { certificateHeader, maxRelayMessage, relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
 import websocket from '@fastify/websocket';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Relay } from './relay.ts';
@@ -63,6 +64,8 @@ export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Rela
 
   app.get(relayPaths.probe, { schema: { hide: true } as object }, (request, reply) => {
     if (relay.draining) return reject(request, reply, 503, new TunnelError('satellite-draining'));
+    const certificate = ownCertificate(request);
+    if (certificate) reply.header(certificateHeader, certificate);
     return reply.code(204).header('cache-control', 'no-store').send();
   });
 
@@ -98,6 +101,12 @@ export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Rela
   function claimsOf<T>(request: FastifyRequest): T {
     return admitted.get(request) as T;
   }
+}
+
+/** The SHA-256 of the certificate that this connection got; undefined behind something that terminates TLS. */
+function ownCertificate(request: FastifyRequest): string | undefined {
+  const socket = request.raw.socket as Partial<TLSSocket>;
+  return socket.encrypted ? socket.getX509Certificate?.()?.fingerprint256 : undefined;
 }
 
 function reject(

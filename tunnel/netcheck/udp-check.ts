@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
-import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
+import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { formatAddress } from '@cde/api/host-port.ts';
+import { lookupWithin } from './lookup.ts';
 import { makeProbeClient } from './probe-train.ts';
 import { bindingRequest, readMapped } from './stun.ts';
 
@@ -88,8 +89,9 @@ async function checkOne(
   const at = stun.lastIndexOf(':');
   const [host, port] = [stun.slice(0, at).replace(/^\[|\]$/g, ''), Number(stun.slice(at + 1))];
   try {
-    const { address, family } = await lookup(host);
-    const socket = await socketOf(family);
+    const [address] = await lookupWithin(host, signal);
+    if (address === undefined) throw new Error(`${host} has no address`);
+    const socket = await socketOf(isIP(address));
     const transaction = randomBytes(12);
     const peer = { socket, address, port, signal };
     const began = performance.now();

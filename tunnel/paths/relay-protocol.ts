@@ -13,6 +13,12 @@ export const relayPaths = {
   up: '/relay/v1/probe/up',
 } as const;
 
+/**
+ * The SHA-256 of its own certificate, in a satellite's or server's answer to a probe if it terminates TLS itself. A client
+ * that sees another one is not talking to it directly.
+ */
+export const certificateHeader = 'cde-certificate';
+
 /** WebSocket close codes of a satellite, and the error that the receiving side reports. */
 export const relayCloseCodes = {
   1012: 'satellite-restarted',
