@@ -26,3 +26,6 @@ export const listenUrl = ({ host, port }: ListenAddress, options: { tls?: boolea
 
 /** True if a program that listens on this host accepts connections on all addresses. */
 export const isWildcardHost = (host: string): boolean => host === '0.0.0.0' || host === '::';
+
+/** True if only programs on the same machine reach this host. Accepts IPv6 with and without brackets. */
+export const isLoopbackHost = (host: string): boolean => /^(localhost|127\.[\d.]+|\[?::1\]?)$/.test(host);

@@ -1,8 +1,7 @@
-import { existsSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { homedir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
-import { isWildcardHost, listenAddress, listenUrl } from '@cde/api/addresses.ts';
+import { isLoopbackHost, isWildcardHost, listenAddress, listenUrl } from '@cde/api/addresses.ts';
 import { PathKind } from '@cde/api/agent.ts';
 import { HostPort, WildcardName } from '@cde/api/names.ts';
 import { PortLevel } from '@cde/api/ports.ts';
@@ -16,8 +15,8 @@ import {
 import { UdpListen } from '@cde/satellite/stun/service.ts';
 import { z } from 'zod';
 import { CertificateAuthorities } from './certificate-authorities.ts';
-import { type EngineAddress, engineAddressIssue } from './engine-address.ts';
-import { type IncusAddress, incusAddressIssue } from './incus-address.ts';
+import { type EngineAddress, engineUrlPattern, readEngineAddress } from './engine-address.ts';
+import { type IncusAddress, readIncusAddress } from './incus-address.ts';
 
 const onOffAuto = z.enum(['auto', 'on', 'off']);
 const days = z.coerce.number().min(0).max(3650);
@@ -36,12 +35,7 @@ export function secretKeyIssue(text: string): string | null {
 }
 
 /** This URL is public, so it must not contain credentials, and paths are appended to it. */
-const engineUrl = z
-  .string()
-  .regex(
-    /^(unix:\/\/\/.+|tcp:\/\/[^/@]+:\d{1,5}|ssh:\/\/(\w[\w.-]*@)?(\w[\w.-]*|\[[\da-f:]+\])(:\d{1,5})?(\/[\w./-]*)?)$/,
-    'unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST',
-  );
+const engineUrl = z.string().regex(engineUrlPattern, 'unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST');
 const incusUrl = z.string().regex(/^(unix:\/\/\/.+|https:\/\/[^/@]+)$/, 'unix:///PATH or https://HOST:8443');
 const plainUrl = z.url({ protocol: /^https?$/ }).refine((text) => {
   if (!URL.canParse(text)) return false;
@@ -339,59 +333,14 @@ function portSuffix(given: string | undefined, accessUrl: string): string | null
       );
     return suffix;
   }
-  return given === undefined && loopbackHost.test(hostname) ? '.localhost' : null;
-}
-
-const loopbackHost = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
-
-const defaultEngineSocket = '/var/run/docker.sock';
-
-function dockerEngine(
-  given: Pick<Values, 'docker' | 'dockerCertificates'>,
-  env: NodeJS.ProcessEnv,
-  { loopback, accessUrl }: { loopback: boolean; accessUrl: string },
-): EngineAddress | null {
-  if (given.docker === 'off') return null;
-  if (given.docker !== 'auto') {
-    const address = { url: given.docker, certificates: given.dockerCertificates };
-    const issue = engineAddressIssue(address);
-    if (issue !== null)
-      throw new SettingsError(
-        `CDE_DOCKER cannot be used: ${issue}`,
-        'Access to a Docker engine is root on its machine. Use a Unix socket, SSH, or TLS with CDE_DOCKER_CERTIFICATES.',
-      );
-    if (!given.docker.startsWith('unix:') && loopbackHost.test(new URL(accessUrl).hostname))
-      throw new SettingsError(
-        `CDE_DOCKER is ${given.docker}, whose containers cannot reach this server at ${accessUrl}.`,
-        'Set CDE_ACCESS_URL to an address that they can reach, and CDE_LISTEN so that the server listens there.',
-      );
-    return address;
-  }
-  if (!loopback) return null;
-  // As the docker command finds it. An engine that cannot be used safely, or is far away, is as none.
-  const url = env.DOCKER_HOST || `unix://${defaultEngineSocket}`;
-  if (!engineUrl.safeParse(url).success || url.startsWith('ssh:')) return null;
-  const address = { url, certificates: given.dockerCertificates ?? env.DOCKER_CERT_PATH };
-  if (url.startsWith('unix:') && !existsSync(new URL(url).pathname)) return null;
-  return engineAddressIssue(address) === null ? address : null;
-}
-
-function incusServer(given: Pick<Values, 'incus' | 'incusCertificates'>): IncusAddress | null {
-  if (given.incus === 'off') return null;
-  const address = { url: given.incus, certificates: given.incusCertificates };
-  const issue = incusAddressIssue(address);
-  if (issue === null) return address;
-  throw new SettingsError(
-    `CDE_INCUS cannot be used: ${issue}`,
-    'Set CDE_INCUS_CERTIFICATES to a directory with client.crt, client.key and server.crt.',
-  );
+  return given === undefined && isLoopbackHost(hostname) ? '.localhost' : null;
 }
 
 /** Reads flags, then the environment, then defaults. Throws SettingsError at the first invalid setting. */
 export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
   const given = readSettings(definitions, args, env) as Values;
   const { host, port } = given.listen;
-  const loopback = host === 'localhost' || host === '::1' || /^127\./.test(host);
+  const loopback = isLoopbackHost(host);
   if (given.oidcIssuer && !given.oidcClientId)
     throw new SettingsError(
       'CDE_OIDC_ISSUER is set but CDE_OIDC_CLIENT_ID is not.',
@@ -410,8 +359,8 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
     accessUrl,
     portHost: portSuffix(given.portHost, accessUrl),
     dataDir: resolve(given.dataDir ?? defaultDataDir(env)),
-    docker: dockerEngine(given, env, { loopback, accessUrl }),
-    incus: incusServer(given),
+    docker: readEngineAddress(given, env, { loopback, accessUrl }),
+    incus: readIncusAddress(given),
     dockerConfig: given.dockerConfig ?? join(homedir(), '.docker/config.json'),
     localProvider: given.localProvider === 'on' || (given.localProvider === 'auto' && loopback),
     loopback,

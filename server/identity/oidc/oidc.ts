@@ -1,3 +1,4 @@
+import { isLoopbackHost } from '@cde/api/addresses.ts';
 import { type OidcFailure, oidcCallback, oidcFailures } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, eq, gt } from 'drizzle-orm';
@@ -15,7 +16,6 @@ const loginTtlMs = 10 * 60_000;
 /** After this the provider's metadata is fetched again, so that changes do not require a restart. */
 const metadataTtlMs = 3600_000;
 const timeoutSeconds = 10;
-const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
 const makeOidcProblem = (reason: OidcFailure, cause?: unknown) =>
   new Problem('oidc-failed', oidcFailures[reason], { detail: reason, cause });
@@ -75,7 +75,7 @@ export function makeOidc({
     const at = now().getTime();
     if (cached && at - cached.at < metadataTtlMs) return cached.provider;
     const issuer = new URL(oidcIssuer);
-    const insecure = issuer.protocol === 'http:' && loopback.test(issuer.hostname);
+    const insecure = issuer.protocol === 'http:' && isLoopbackHost(issuer.hostname);
     const provider = client.discovery(
       issuer,
       oidcClientId,

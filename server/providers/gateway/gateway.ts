@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
+import { isLoopbackHost } from '@cde/api/addresses.ts';
 import { gatewayServerHost, gatewayStatus } from '@cde/tunnel/network/gateway.ts';
 import { relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
 
@@ -27,7 +28,7 @@ const asPort = ({ port, protocol }: URL) => Number(port) || (/s:$/.test(protocol
 
 /** True if the address is this machine's, which workspaces with a separate network cannot reach. */
 function isHere(host: string): boolean {
-  if (/^(localhost|127\.[\d.]+|::1)$/.test(host)) return true;
+  if (isLoopbackHost(host)) return true;
   return Object.values(networkInterfaces()).some((each) => each?.some(({ address }) => address === host));
 }
 
