@@ -153,7 +153,9 @@ export const isKind = <Kind extends ModelKind>(
 
 /** One of the parts of a spec or a status. */
 export type ContainerStatus = NonNullable<NonNullable<Kube<'Pod'>['status']>['containerStatuses']>[number];
-export type Container = NonNullable<Kube<'Pod'>['spec']>['containers'][number];
+export type PodSpec = NonNullable<Kube<'Pod'>['spec']>;
+export type Container = PodSpec['containers'][number];
+export type SecurityContext = NonNullable<Container['securityContext']>;
 
 /** Whether the condition of a pod, a node or a job is true. */
 export const hasCondition = (

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { KubernetesBuilder, KubernetesSection } from '@cde/api/template-file.ts';
 import type { z } from 'zod';
 import { parseQuantity } from '../../quantity.ts';
-import type { Container, Kube, KubeObject } from '../api/models.ts';
+import type { Kube, KubeObject, PodSpec, SecurityContext } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import type { MakeObject } from './make.ts';
 import { type Destination, egressRule } from './network.ts';
@@ -28,7 +28,6 @@ const cacheFolder = '/cache';
 const configFolder = '/etc/buildkit';
 
 type Builder = z.output<typeof KubernetesBuilder>;
-type SecurityContext = NonNullable<Container['securityContext']>;
 
 /** The builder that a rendered section configures; null if it has none. */
 const builderOf = ({ builder }: KubernetesSection): Builder | null =>
@@ -49,9 +48,8 @@ export function builderObjects(
 ): KubeObject[] {
   const builder = builderOf(section);
   if (!builder) return [];
-  const { app, container, port, cache, policy } = builderNames;
+  const { app, port, cache, policy } = builderNames;
   const config = buildkitConfig(builder);
-  const defaultImage = options.image ?? defaultBuilderImage;
   const secret = builder.registrySecret?.split('/')[1];
   return [
     make('ConfigMap', app, { data: { 'buildkitd.toml': config } }),
@@ -92,58 +90,63 @@ export function builderObjects(
               // buildkitd reads its configuration only when it starts.
               annotations: { [annotations.settings]: createHash('sha256').update(config).digest('hex') },
             },
-            spec: {
-              enableServiceLinks: false,
-              // Build steps share its network, and do not need the API server.
-              automountServiceAccountToken: false,
-              terminationGracePeriodSeconds: 10,
-              ...placement(section),
-              ...(builder.rootless && {
-                securityContext: {
-                  // Only once: the cached layers belong to many users.
-                  fsGroup: rootlessUser,
-                  fsGroupChangePolicy: 'OnRootMismatch',
-                },
-              }),
-              containers: [
-                {
-                  name: container,
-                  image: builder.image ?? (builder.rootless ? `${defaultImage}-rootless` : defaultImage),
-                  ...(section.pullPolicy && { imagePullPolicy: section.pullPolicy }),
-                  args: [
-                    '--config',
-                    `${configFolder}/buildkitd.toml`,
-                    // An unprivileged pod cannot mount a /proc per build step.
-                    ...(builder.rootless ? ['--oci-worker-no-process-sandbox'] : []),
-                  ],
-                  ports: [{ name: 'buildkit', containerPort: port }],
-                  readinessProbe: {
-                    exec: { command: ['buildctl', '--addr', socket, 'debug', 'workers'] },
-                    initialDelaySeconds: 1,
-                    periodSeconds: 5,
-                    timeoutSeconds: 10,
-                  },
-                  resources: resourcesOf(builder),
-                  securityContext: securityOf(builder, section),
-                  volumeMounts: [
-                    { name: 'cache', mountPath: cacheFolder },
-                    { name: 'run', mountPath: '/run/buildkit' },
-                    { name: 'config', mountPath: configFolder, readOnly: true },
-                  ],
-                },
-              ],
-              volumes: [
-                { name: 'cache', persistentVolumeClaim: { claimName: cache } },
-                { name: 'run', emptyDir: {} },
-                { name: 'config', configMap: { name: app } },
-              ],
-            },
+            spec: builderPod(builder, section, options.image ?? defaultBuilderImage),
           },
         },
       },
       secret ? { annotations: { [annotations.registrySecret]: secret } } : {},
     ),
   ];
+}
+
+function builderPod(builder: Builder, section: KubernetesSection, defaultImage: string): PodSpec {
+  const { app, container, port, cache } = builderNames;
+  return {
+    enableServiceLinks: false,
+    // Build steps share its network, and do not need the API server.
+    automountServiceAccountToken: false,
+    terminationGracePeriodSeconds: 10,
+    ...placement(section),
+    ...(builder.rootless && {
+      securityContext: {
+        // Only once: the cached layers belong to many users.
+        fsGroup: rootlessUser,
+        fsGroupChangePolicy: 'OnRootMismatch',
+      },
+    }),
+    containers: [
+      {
+        name: container,
+        image: builder.image ?? (builder.rootless ? `${defaultImage}-rootless` : defaultImage),
+        ...(section.pullPolicy && { imagePullPolicy: section.pullPolicy }),
+        args: [
+          '--config',
+          `${configFolder}/buildkitd.toml`,
+          // An unprivileged pod cannot mount a /proc per build step.
+          ...(builder.rootless ? ['--oci-worker-no-process-sandbox'] : []),
+        ],
+        ports: [{ name: 'buildkit', containerPort: port }],
+        readinessProbe: {
+          exec: { command: ['buildctl', '--addr', socket, 'debug', 'workers'] },
+          initialDelaySeconds: 1,
+          periodSeconds: 5,
+          timeoutSeconds: 10,
+        },
+        resources: resourcesOf(builder),
+        securityContext: securityOf(builder, section),
+        volumeMounts: [
+          { name: 'cache', mountPath: cacheFolder },
+          { name: 'run', mountPath: '/run/buildkit' },
+          { name: 'config', mountPath: configFolder, readOnly: true },
+        ],
+      },
+    ],
+    volumes: [
+      { name: 'cache', persistentVolumeClaim: { claimName: cache } },
+      { name: 'run', emptyDir: {} },
+      { name: 'config', configMap: { name: app } },
+    ],
+  };
 }
 
 /**

@@ -1,7 +1,7 @@
 import { agentEnvironment } from '@cde/api/agent.ts';
 import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
-import type { Kube } from '../api/models.ts';
+import type { Container, PodSpec, SecurityContext } from '../api/models.ts';
 import { annotations, kernelProfileLabel } from '../api/names.ts';
 import type { Plan } from '../prepare/plan.ts';
 
@@ -14,8 +14,6 @@ const volume = '/cde-volume';
 export const sharedGroup = 1000;
 
 export const homeOf = (owner: string): string => `/home/${owner}`;
-
-type PodSpec = NonNullable<Kube<'Pod'>['spec']>;
 
 const quantity = (value: string | number | undefined): string | undefined =>
   value === undefined ? undefined : String(value);
@@ -70,48 +68,54 @@ export const placement = (section: KubernetesSection, kernelProfile?: string) =>
   }),
 });
 
+interface PodOptions {
+  agentImage: string;
+  agentPullPolicy?: string;
+  agentCa?: string;
+  supportsHostnameOverride?: boolean;
+}
+
+/** What the containers of one workspace have in common. */
+interface Common {
+  section: KubernetesSection;
+  options: PodOptions;
+  home: string;
+  restricted: boolean;
+  /** The developer's; null: the image's. */
+  uid: number | null;
+  /** Whether `prepare` runs as root, which can chown a new volume of any storage to the developer, and copy all of /etc. */
+  asRoot: boolean;
+  strict: SecurityContext;
+  asUser: SecurityContext;
+  pull: Partial<Pick<Container, 'imagePullPolicy'>>;
+  /** Folders in memory over a read-only root. */
+  scratch: readonly string[];
+}
+
 /** The pod of a workspace: one init container copies the agent in, one prepares the home, then the agent starts. */
 export function workspacePod(
   spec: WorkspaceSpec,
   section: KubernetesSection,
   launch: AgentLaunch,
-  options: {
-    agentImage: string;
-    agentPullPolicy?: string;
-    agentCa?: string;
-    supportsHostnameOverride?: boolean;
-  },
+  options: PodOptions,
 ): { metadata: { labels: Record<string, string>; annotations: Record<string, string> }; spec: PodSpec } {
-  const home = homeOf(spec.owner);
   const restricted = section.podSecurity === 'restricted';
   const uid = section.user === 'image' ? null : Number(section.user);
-  const asUser = uid === null ? {} : { runAsUser: uid, runAsGroup: uid };
-  const strict = restricted
-    ? {
-        allowPrivilegeEscalation: false,
-        capabilities: { drop: ['ALL'] },
-        runAsNonRoot: true,
-      }
-    : noPrivilegeEscalation(section);
-  // As root, `prepare` can chown a new volume of any storage to the developer, and copy all of /etc.
   const asRoot = !restricted && uid !== null;
-  const plan: Plan = {
-    owner: spec.owner,
+  const common: Common = {
+    section,
+    options,
+    home: homeOf(spec.owner),
+    restricted,
     uid,
-    volume,
-    home,
-    etc: `${etcVolume}/etc`,
-    wholeEtc: asRoot,
+    asRoot,
+    strict: restricted
+      ? { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] }, runAsNonRoot: true }
+      : noPrivilegeEscalation(section),
+    asUser: uid === null ? {} : { runAsUser: uid, runAsGroup: uid },
+    pull: section.pullPolicy ? { imagePullPolicy: section.pullPolicy } : {},
+    scratch: section.readOnlyRoot ? ['tmp', 'run', 'var-tmp'] : [],
   };
-  const cde = { name: 'cde', mountPath: agentFolder };
-  const pull = section.pullPolicy && { imagePullPolicy: section.pullPolicy };
-  // A quota counts the largest init container: it must not have more cores than the workspace.
-  const millis = Math.min(1000, section.cpus === undefined ? 1000 : milliCores(section.cpus));
-  const small = {
-    requests: { cpu: `${Math.min(10, millis)}m`, memory: '64Mi' },
-    limits: { cpu: `${millis}m`, memory: '256Mi' },
-  };
-  const scratch = section.readOnlyRoot ? ['tmp', 'run', 'var-tmp'] : [];
   return {
     metadata: {
       labels: { app: 'workspace' },
@@ -138,80 +142,89 @@ export function workspacePod(
         ...seccomp(section),
       },
       ...placement(section, section.kernelProfile),
-      initContainers: [
-        {
-          name: 'agent',
-          image: options.agentImage,
-          ...(options.agentPullPolicy && { imagePullPolicy: options.agentPullPolicy }),
-          command: [`${agentFolder}/node`, `${agentFolder}/install.mjs`, '/target'],
-          resources: small,
-          securityContext: { ...strict, ...(restricted && { runAsUser: uid ?? 65534 }) },
-          volumeMounts: [{ name: 'cde', mountPath: '/target' }],
-        },
-        {
-          name: 'prepare',
-          image: section.image,
-          ...pull,
-          command: [`${agentFolder}/node`, `${agentFolder}/prepare.mjs`],
-          env: [{ name: 'CDE_PREPARE', value: JSON.stringify(plan) }],
-          resources: small,
-          terminationMessagePolicy: 'FallbackToLogsOnError',
-          securityContext: asRoot ? { ...strict, runAsUser: 0, runAsGroup: 0 } : { ...strict, ...asUser },
-          volumeMounts: [cde, { name: 'home', mountPath: volume }, { name: 'etc', mountPath: etcVolume }],
-        },
-      ],
-      containers: [
-        {
-          name: 'workspace',
-          image: section.image,
-          ...pull,
-          command: [`${agentFolder}/node`, `${agentFolder}/agent.mjs`],
-          workingDir: home,
-          env: [
-            { name: 'HOME', value: home },
-            { name: agentEnvironment.serverUrl, value: launch.serverUrl },
-            {
-              name: agentEnvironment.token,
-              valueFrom: { secretKeyRef: { name: 'cde-agent', key: 'token' } },
-            },
-            ...(options.agentCa
-              ? [{ name: agentEnvironment.certificateAuthorities, value: options.agentCa }]
-              : []),
-          ],
-          resources: resourcesOf(section),
-          securityContext: {
-            ...strict,
-            ...(section.allowPrivilegeEscalation && !restricted && { allowPrivilegeEscalation: true }),
-            ...asUser,
-            ...(section.readOnlyRoot && { readOnlyRootFilesystem: true }),
-          },
-          volumeMounts: [
-            { ...cde, readOnly: true },
-            { name: 'home', mountPath: home, subPath: 'home' },
-            ...(plan.wholeEtc
-              ? [
-                  {
-                    name: 'etc',
-                    mountPath: '/etc',
-                    subPath: 'etc',
-                    ...(section.readOnlyRoot && { readOnly: true }),
-                  },
-                ]
-              : ['passwd', 'group'].map((name) => ({
-                  name: 'etc',
-                  mountPath: `/etc/${name}`,
-                  subPath: `etc/${name}`,
-                }))),
-            ...scratch.map((name) => ({ name, mountPath: `/${name.replace('-', '/')}` })),
-          ],
-        },
-      ],
+      initContainers: initContainers(spec.owner, common),
+      containers: [workspaceContainer(launch, common)],
       volumes: [
         { name: 'cde', emptyDir: {} },
         { name: 'etc', emptyDir: {} },
-        ...scratch.map((name) => ({ name, emptyDir: {} })),
+        ...common.scratch.map((name) => ({ name, emptyDir: {} })),
         { name: 'home', persistentVolumeClaim: { claimName: 'home' } },
       ],
     },
+  };
+}
+
+const agentVolumeMount = { name: 'cde', mountPath: agentFolder };
+
+function initContainers(owner: string, common: Common): Container[] {
+  const { section, options, home, restricted, uid, asRoot, strict, asUser, pull } = common;
+  const plan: Plan = { owner, uid, volume, home, etc: `${etcVolume}/etc`, wholeEtc: asRoot };
+  // A quota counts the largest init container: it must not have more cores than the workspace.
+  const millis = Math.min(1000, section.cpus === undefined ? 1000 : milliCores(section.cpus));
+  const resources = {
+    requests: { cpu: `${Math.min(10, millis)}m`, memory: '64Mi' },
+    limits: { cpu: `${millis}m`, memory: '256Mi' },
+  };
+  return [
+    {
+      name: 'agent',
+      image: options.agentImage,
+      ...(options.agentPullPolicy && { imagePullPolicy: options.agentPullPolicy }),
+      command: [`${agentFolder}/node`, `${agentFolder}/install.mjs`, '/target'],
+      resources,
+      securityContext: { ...strict, ...(restricted && { runAsUser: uid ?? 65534 }) },
+      volumeMounts: [{ name: 'cde', mountPath: '/target' }],
+    },
+    {
+      name: 'prepare',
+      image: section.image,
+      ...pull,
+      command: [`${agentFolder}/node`, `${agentFolder}/prepare.mjs`],
+      env: [{ name: 'CDE_PREPARE', value: JSON.stringify(plan) }],
+      resources,
+      terminationMessagePolicy: 'FallbackToLogsOnError',
+      securityContext: asRoot ? { ...strict, runAsUser: 0, runAsGroup: 0 } : { ...strict, ...asUser },
+      volumeMounts: [
+        agentVolumeMount,
+        { name: 'home', mountPath: volume },
+        { name: 'etc', mountPath: etcVolume },
+      ],
+    },
+  ];
+}
+
+function workspaceContainer(launch: AgentLaunch, common: Common): Container {
+  const { section, options, home, restricted, asRoot, strict, asUser, pull, scratch } = common;
+  const etc = { name: 'etc' };
+  return {
+    name: 'workspace',
+    image: section.image,
+    ...pull,
+    command: [`${agentFolder}/node`, `${agentFolder}/agent.mjs`],
+    workingDir: home,
+    env: [
+      { name: 'HOME', value: home },
+      { name: agentEnvironment.serverUrl, value: launch.serverUrl },
+      {
+        name: agentEnvironment.token,
+        valueFrom: { secretKeyRef: { name: 'cde-agent', key: 'token' } },
+      },
+      ...(options.agentCa ? [{ name: agentEnvironment.certificateAuthorities, value: options.agentCa }] : []),
+    ],
+    resources: resourcesOf(section),
+    securityContext: {
+      ...strict,
+      ...(section.allowPrivilegeEscalation && !restricted && { allowPrivilegeEscalation: true }),
+      ...asUser,
+      ...(section.readOnlyRoot && { readOnlyRootFilesystem: true }),
+    },
+    volumeMounts: [
+      { ...agentVolumeMount, readOnly: true },
+      { name: 'home', mountPath: home, subPath: 'home' },
+      ...(asRoot
+        ? [{ ...etc, mountPath: '/etc', subPath: 'etc', ...(section.readOnlyRoot && { readOnly: true }) }]
+        : ['passwd', 'group'].map((name) => ({ ...etc, mountPath: `/etc/${name}`, subPath: `etc/${name}` }))),
+      ...scratch.map((name) => ({ name, mountPath: `/${name.replace('-', '/')}` })),
+    ],
   };
 }

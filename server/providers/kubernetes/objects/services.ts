@@ -1,5 +1,5 @@
 import type { KubernetesSection } from '@cde/api/template-file.ts';
-import type { Kube, KubeObject } from '../api/models.ts';
+import type { KubeObject, PodSpec } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import { hashOf } from './hash.ts';
 import type { MakeObject } from './make.ts';
@@ -61,7 +61,7 @@ export function serviceObjects(
   ];
 }
 
-export function servicePod(service: Service, section: KubernetesSection): NonNullable<Kube<'Pod'>['spec']> {
+export function servicePod(service: Service, section: KubernetesSection): PodSpec {
   const { ready, storage } = service;
   const restricted = section.podSecurity === 'restricted';
   const uid = service.user === undefined || service.user === 'image' ? null : Number(service.user);

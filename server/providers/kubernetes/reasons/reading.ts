@@ -1,4 +1,4 @@
-import type { Container, ContainerStatus, Kube } from '../api/models.ts';
+import type { Container, ContainerStatus, Kube, PodSpec } from '../api/models.ts';
 
 /**
  * What blocks a start, or why compute ended. `fatal`: waiting does not help, and a person has to act. Anything else can
@@ -13,7 +13,6 @@ export interface Reason {
   fatal: boolean;
 }
 
-type PodSpec = NonNullable<Kube<'Pod'>['spec']>;
 type PodStatus = NonNullable<Kube<'Pod'>['status']>;
 type PodCondition = NonNullable<PodStatus['conditions']>[number];
 /** How a container ended. */

@@ -1,6 +1,4 @@
-import type { Container, Kube, KubeObject } from '../../api/models.ts';
-
-type PodSpec = NonNullable<Kube<'Pod'>['spec']>;
+import type { Container, Kube, KubeObject, PodSpec } from '../../api/models.ts';
 
 /** A failure that is provoked in a namespace of its own, and how it has to be explained. */
 export interface FailureScenario {
