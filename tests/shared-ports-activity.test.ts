@@ -16,7 +16,7 @@ async function nextReport(): Promise<void> {
   const since = Date.now();
   await until(
     async () => {
-      // Repeated: two outputs within two seconds are one to the server.
+      // Repeated, because the server counts two outputs within two seconds as one.
       await machine().cde('ssh', 'hello', '--', 'echo output');
       return seen('command-output');
     },

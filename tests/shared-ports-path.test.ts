@@ -18,7 +18,7 @@ describe('by path, without a wildcard name', () => {
     expect(opened.status).toBe(200);
     return opened.json().location as string;
   }
-  /** As the browser sends what a sandboxed page asks for. */
+  /** The headers of a browser's request for a resource of a sandboxed page. */
   const fromPage = {
     origin: 'null',
     'sec-fetch-site': 'cross-site',
@@ -37,7 +37,7 @@ describe('by path, without a wildcard name', () => {
     const seen = program.seen.length;
     const path = await pass(cookies.owner);
     expect(path).toMatch(/^\/@owner\/hello\/ports\/\d+\/~cde\.[\w.-]+\/$/);
-    // To get there, nothing was asked of the workspace.
+    // The workspace received no request so far.
     expect(program.seen.length).toBe(seen);
     const got = await send(`${path}headers`, {
       page: true,
@@ -60,7 +60,7 @@ describe('by path, without a wildcard name', () => {
       expect(got.headers).not.toHaveProperty(name);
     expect(got.headers).toMatchObject({ 'referrer-policy': 'no-referrer', 'x-own': 'yes' });
     expect(got.headers['cache-control']).toBe('private, max-age=60');
-    // Its own files, without any cookie, as modules want them.
+    // Its own files, without cookies, as modules are loaded.
     const file = await send(`${path}app.js`, { headers: fromPage });
     expect(file).toMatchObject({ status: 200, headers: { 'access-control-allow-origin': 'null' } });
     expect((await send(`${path}away`, { headers: fromPage })).headers.location).toBe(`${path}here?x=1`);
@@ -70,7 +70,7 @@ describe('by path, without a wildcard name', () => {
       'access-control-request-headers': 'x-a',
     };
     expect(await send(`${path}api`, { method: 'OPTIONS', headers: asked })).toMatchObject({ status: 204 });
-    // Its API of the dashboard is another site's to it.
+    // The dashboard's API is cross-origin for it.
     const act = await send('/api/v1/auth/one-time-links', {
       method: 'POST',
       headers: fromPage,
@@ -109,7 +109,7 @@ describe('by path, without a wildcard name', () => {
 
   test('a pass is valid for one port and one browser session', async () => {
     const path = await pass(cookies.owner);
-    // Opened by somebody else: to the plain path, which asks who they are.
+    // Opened by another user: redirects to the plain path, which asks them to sign in.
     const opened = await send(path, { page: true, cookie: cookies.member });
     expect(opened).toMatchObject({ status: 302, headers: { location: `${byPath()}/` } });
     expect(await openPort(cookies.member, `to=${byPath()}/`)).toMatchObject({ status: 404 });
@@ -123,7 +123,7 @@ describe('by path, without a wildcard name', () => {
     // Not the last character, whose lowest bits base64url ignores.
     const forged = path.replace(/(.)(?=.\/$)/, (letter) => (letter === 'x' ? 'y' : 'x'));
     expect(await send(`${forged}x`, { headers: fromPage })).toMatchObject({ status: 401 });
-    // Whatever dots say, it is the port that hears them.
+    // Dots in the path are passed to the program.
     const seen = program.seen.length;
     for (const dots of [
       '../../../../api/v1/users',
@@ -135,7 +135,7 @@ describe('by path, without a wildcard name', () => {
       expect(got.json().url).toBe(`/${dots}`);
     }
     expect(program.seen.length).toBe(seen + 4);
-    // With the sign-out, or the share, it is over.
+    // Signing out, or ending the share, ends the pass.
     await share(null);
     expect(await send(`${path}x`, { headers: fromPage })).toMatchObject({ status: 401 });
   });

@@ -31,7 +31,7 @@ describe('ports by name, at a satellite', () => {
     for (const headers of [
       { host: portHost() },
       ...candidates.map((cookie) => ({ host: portHost(), cookie })),
-      // What is good at the server's own names is none of its business.
+      // What is valid for the server's own names is not valid here.
       { host: own, cookie: there.cookie },
       { host: 'localhost', cookie: cookies.owner },
       { host: '' },

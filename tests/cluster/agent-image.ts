@@ -10,7 +10,7 @@ import { requirePackages, run } from './machine.ts';
 
 const agentFolder = fileURLToPath(new URL('../../agent', import.meta.url));
 
-/** One for each state of the agent's sources; other checkouts of today may want theirs. */
+/** One for each state of the agent's sources. Other checkouts may still use theirs. */
 const keptArchives = 5;
 
 function removeOld(): void {

@@ -5,11 +5,11 @@ import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { runAsync } from './machine.ts';
 
-/** A layer is a folder whose content is laid over what is below it. */
+/** A layer is a folder whose content is placed over the layers below it. */
 export interface ImageRecipe {
   /** `name:tag`. */
   name: string;
-  /** Folders, lowest first. Images of one archive share the folders that they name alike. */
+  /** Folders, lowest first. Images of one archive share the folders that they have in common. */
   layers: string[];
   config: {
     Env?: string[];
@@ -38,7 +38,7 @@ export async function writeArchive(file: string, recipes: ImageRecipe[]): Promis
     const layers = new Map<string, { file: string; digest: string }>();
     for (const folder of new Set(recipes.flatMap((recipe) => recipe.layers))) {
       const name = `layer-${layers.size}.tar`;
-      // Device nodes cannot be made in every container, and the runtime makes its own.
+      // Not every container can create device nodes, and the runtime creates its own.
       await runAsync('tar', [...tar, '--exclude=./dev/*', '-C', folder, '-cf', join(work, name), '.']);
       layers.set(folder, { file: name, digest: await sha256(join(work, name)) });
     }

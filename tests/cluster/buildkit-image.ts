@@ -1,6 +1,5 @@
-// An image with BuildKit in it, in the shape of moby/buildkit: `buildkitd` starts by itself, as root or, under
-// `rootlesskit`, as the user 1000. For tests of builders in a cluster; not one of those that `up` imports, since
-// building BuildKit takes minutes.
+// An image with BuildKit that behaves like moby/buildkit: `buildkitd` is the entry point, as root or, under `rootlesskit`, as
+// user 1000. For tests of builders. `up` does not import it, because building BuildKit takes minutes.
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { archive, debootstrap, importOnce } from './images.ts';

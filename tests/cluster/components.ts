@@ -1,5 +1,5 @@
-// The command line and the configuration of each process of the cluster. What looks odd here is what a machine
-// without CAP_SYS_RESOURCE and with version 1 control groups needs; an ordinary Debian is content with it too.
+// The command line and the configuration of each process of the cluster. Unusual settings make it run
+// on a machine without CAP_SYS_RESOURCE and with version 1 control groups. They work on an ordinary Debian, too.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { componentKubeconfig, pki } from './certificates.ts';
@@ -20,8 +20,8 @@ import type { Command } from './processes.ts';
 const config = (file: string) => join(clusterDir, 'config', file);
 
 /**
- * Writes a configuration file and returns its text, so that a change of it restarts its process. The same text is
- * not written again: kube-proxy ends when its file is touched.
+ * Writes a configuration file and returns its text, so that a change of it restarts its process. An unchanged
+ * file is not written, because kube-proxy exits when its file is touched.
  */
 function writeConfig(file: string, text: string): string {
   mkdirSync(join(clusterDir, 'config'), { recursive: true });
@@ -60,7 +60,7 @@ export const apiServer = (kube: string): Command => ({
     '--authorization-mode=Node,RBAC',
     '--enable-admission-plugins=NodeRestriction',
     '--allow-privileged=true',
-    // The node's name is in no DNS.
+    // The node's name does not resolve.
     '--kubelet-preferred-address-types=InternalIP',
     `--client-ca-file=${pki('ca.crt')}`,
     `--tls-cert-file=${pki('apiserver.crt')}`,
@@ -100,9 +100,9 @@ export const controllerManager = (kube: string): Command => ({
     `--requestheader-client-ca-file=${pki('front-proxy-ca.crt')}`,
     `--service-cluster-ip-range=${serviceRange}`,
     '--allocate-node-cidrs=false',
-    // What an event missed is bound after two seconds, not fifteen.
+    // A claim whose event was missed is bound after two seconds instead of fifteen.
     '--pvclaimbinder-sync-period=2s',
-    // The benchmarks with a thousand workspaces measure us, not this client's default of 20 calls a second.
+    // Otherwise benchmarks with a thousand workspaces would measure this client's default of 20 calls per second.
     '--kube-api-qps=200',
     '--kube-api-burst=400',
   ],
@@ -172,9 +172,9 @@ export const kubelet = (kube: string): Command => ({
     `--hostname-override=${nodeName}`,
     `--node-ip=${nodeAddress}`,
   ],
-  // Thresholds as low as they go: a disk that is nearly full is no reason to end a test.
+  // The lowest possible thresholds, because a nearly full disk must not end a test.
   // NeverVerify: an image that was pulled under one name would be pulled again when it is used under another.
-  // imageGCHighThresholdPercent 100: our images are in no registry, one that is collected is gone.
+  // imageGCHighThresholdPercent 100: our images are in no registry, so a collected one would be lost.
   config: writeConfig(
     'kubelet.yaml',
     `apiVersion: kubelet.config.k8s.io/v1beta1
@@ -245,7 +245,7 @@ conntrack:
   ),
 });
 
-/** Answers for the cluster's services, and asks the machine's own servers for everything else. */
+/** Resolves the cluster's services, and forwards everything else to the machine's own servers. */
 export const dns = (coredns: string): Command => ({
   name: 'coredns',
   program: coredns,

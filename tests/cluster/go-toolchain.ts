@@ -1,5 +1,5 @@
-// A Go that is new enough: the machine's own, or the toolchain that Go publishes as a module, which any older
-// Go (Debian's) can fetch and check like every other module.
+// A recent Go: the machine's own, or the toolchain that Go publishes as a module, which an older Go (Debian's) can download
+// and verify like any other module.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -43,7 +43,7 @@ export function goCommand(): string {
     Dir: string;
   };
   const go = join(answer.Dir, 'bin', 'go');
-  // A module zip carries no permissions: the commands arrive without their x.
+  // A module zip carries no permissions, so the commands are not executable.
   run('chmod', ['-R', 'u+x', join(answer.Dir, 'bin'), join(answer.Dir, 'pkg', 'tool')]);
   if (!existsSync(go) || !isNewEnough(go)) throw new Error(`${module} holds no working go command`);
   found = go;

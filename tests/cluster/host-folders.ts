@@ -1,5 +1,5 @@
-// Folders with fixed names that the kubelet and the CNI library make outside the cluster's own: `down` removes
-// those that were not there before.
+// Folders with fixed names that the kubelet and the CNI library create outside the cluster's folder. `down` removes
+// those that did not exist before.
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { clusterDir } from './layout.ts';

@@ -1,5 +1,5 @@
-// The images that tests start pods from. None comes from a registry: Debian's by debootstrap, the others from
-// programs of ours and Debian's packages. Built once into the cache, imported into containerd by `up`.
+// The images of test pods. None comes from a registry: Debian is installed by debootstrap, the others consist of our own
+// programs and Debian packages. They are built once into the cache, and imported into containerd by `up`.
 import {
   chmodSync,
   cpSync,
@@ -23,7 +23,7 @@ export const images = {
   pause: 'cde-test/pause:1',
   /** Debian 12 with bash, git, curl, ssh, sudo and the user `dev` (1000), started as root. */
   debian: 'cde-test/debian:12',
-  /** The same with newer dotfiles in /etc/skel: another .bashrc, and a .vimrc that was not there. */
+  /** The same with newer dotfiles in /etc/skel: a changed .bashrc and an additional .vimrc. */
   debianNewer: 'cde-test/debian:12b',
   /** The same Debian, started as user 1000. */
   nonroot: 'cde-test/nonroot:1',
@@ -35,7 +35,7 @@ export const images = {
 
 const debianPackages = 'ca-certificates,git,procps,curl,openssh-client,sudo,less,iproute2';
 
-/** Raised by hand when what is in an image changes: names the archives in the cache. */
+/** Part of the archives' names in the cache. Raised by hand when the content of an image changes. */
 const recipeVersion = '1';
 
 const put = (folder: string, path: string, text: string, mode = 0o644) => {
@@ -43,7 +43,7 @@ const put = (folder: string, path: string, text: string, mode = 0o644) => {
   writeFileSync(join(folder, path), text, { mode });
 };
 
-/** The archive that the machine itself installs from: in a closed network, the only one that is reachable. */
+/** The mirror that the machine itself installs from, which may be the only one that is reachable. */
 export function debianMirror(): string[] {
   if (process.env.CDE_DEBIAN_MIRROR) return [process.env.CDE_DEBIAN_MIRROR];
   const shown = run('apt-get', [
@@ -100,7 +100,7 @@ async function debianLayers(work: string): Promise<ImageRecipe[]> {
   ];
 }
 
-/** Unpacks Debian packages into a folder without installing them, the machine's own libc untouched. */
+/** Unpacks Debian packages into a folder without installing them on the machine. */
 async function unpack(work: string, folder: string, ...packages: string[]): Promise<void> {
   const downloads = join(work, 'packages');
   mkdirSync(downloads, { recursive: true });
@@ -159,10 +159,10 @@ export async function archive(
   return file;
 }
 
-/** The path of the archive with pause, scratch-like and musl; built if need be. */
+/** The path of the archive with pause, scratch-like and musl; built if it is missing. */
 export const smallImages = (): Promise<string> => archive('small', smallLayers);
 
-/** The path of the archive with the Debian images; built if need be. */
+/** The path of the archive with the Debian images; built if it is missing. */
 export const debianImages = (): Promise<string> => archive('debian', debianLayers);
 
 /** Runs containerd's own client in the namespace of Kubernetes. */

@@ -70,7 +70,7 @@ export function portsByName(ports: Ports): void {
     expect(headers).not.toHaveProperty('x-mine');
     expect(headers).not.toHaveProperty('x-forwarded-host');
     expect(headers).not.toHaveProperty('te');
-    // A token of ours is for us, and none for a satellite.
+    // A server accepts cde's tokens for shared ports; a satellite must not see them.
     const withToken = await send('/', { host: portHost(), headers: { authorization: `bearer  ${token()}` } });
     if (where === 'server') expect(withToken.json().headers).not.toHaveProperty('authorization');
     else
@@ -91,7 +91,7 @@ export function portsByName(ports: Ports): void {
     }
     const small = await send('/echo', { host: portHost(), method: 'PUT', body: Buffer.from('sent') });
     expect(small.text).toBe('sent');
-    // Many small ones at once: headers and body leave together, and arrive as they were.
+    // Many small requests at once: headers and body leave together, and arrive unchanged.
     const many = await Promise.all(
       Array.from({ length: 200 }, (_, at) =>
         send('/echo', {
@@ -103,7 +103,7 @@ export function portsByName(ports: Ports): void {
       ),
     );
     expect(many.map(({ text }) => text)).toEqual(many.map((_, at) => `sent ${at}`));
-    // As browsers do: the body in a packet of its own.
+    // As browsers do: the body in a separate packet.
     const late = ask('/echo', {
       host: portHost(),
       method: 'PUT',
@@ -117,7 +117,7 @@ export function portsByName(ports: Ports): void {
       status: 302,
       headers: { location: `http://${portHost()}:${at}/here?x=1` },
     });
-    // To the program its own page is its own, and any other is another.
+    // The program sees requests of its own pages as same-origin, and all others as cross-origin.
     const own = `http://${portHost()}:${at}`;
     const post = async (origin: string) =>
       (await send('/', { host: portHost(), method: 'POST', headers: { origin } })).json().headers.origin;
@@ -211,7 +211,7 @@ export function portsByName(ports: Ports): void {
 
   test('owner: a code from the dashboard works once, in one browser, for one name', async () => {
     await share('owner');
-    // A satellite remembers for two seconds what it was told.
+    // A satellite caches the server's answer for two seconds.
     await until(
       () => send('/', { host: portHost() }),
       ({ status }) => status === 401,
@@ -219,7 +219,7 @@ export function portsByName(ports: Ports): void {
     const entered = await enter(cookies.owner, { path: '/deep?x=1' });
     const own = `http://${portHost()}:${sitePort()}`;
     expect(entered.third).toMatchObject({ status: 302, headers: { location: `${own}/deep?x=1` } });
-    // Two slashes that are found only on the way back lead nowhere else either.
+    // A path with two slashes does not redirect to another host after the sign-in either.
     const slashes = await enter(cookies.owner, { path: '/.//evil.example/' });
     expect(slashes.third).toMatchObject({ headers: { location: `${own}//evil.example/` } });
     const seen = program.seen.length;
@@ -233,7 +233,7 @@ export function portsByName(ports: Ports): void {
     expect(got.headers['cache-control']).toBe('private');
     expect(JSON.stringify(program.seen)).not.toContain('cde_session');
 
-    // The code again; another's code in this browser; made-up ones; another name.
+    // The same code again, another user's code in this browser, invented codes, and another host name.
     const { back } = entered;
     const again = (cookie: string, host = portHost(), query = back!.search) =>
       send(`${back!.pathname}${query}`, { host, page: true, cookie });
@@ -244,7 +244,7 @@ export function portsByName(ports: Ports): void {
     const other = await enterUntilCode(cookies.owner);
     expect((await again(other.state, `1${portHost()}`, other.search)).status).not.toBe(302);
     expect((await again(entered.state, portHost(), '?code=cde_port_x&to=/')).status).toBe(401);
-    // The dashboard's cookie itself, a forged one, one of another name.
+    // The dashboard's cookie itself, a forged cookie, and one for another host name.
     for (const cookie of [
       cookies.owner,
       cookies.owner.replace('cde_session', 'cde_port'),
@@ -259,7 +259,7 @@ export function portsByName(ports: Ports): void {
     // Another user, and another user's token.
     expect((await enter(cookies.member)).second).toMatchObject({ status: 404 });
     expect(program.seen.slice(seen).map(({ url }) => url)).toEqual(['/deep']);
-    // Never to another place than the port's own.
+    // Never to another URL than the port's.
     const elsewhere = new URL(
       (await send('//evil.example/x', { host: portHost(), page: true })).headers.location!,
     );
@@ -267,7 +267,7 @@ export function portsByName(ports: Ports): void {
     const opened = await openPort(cookies.owner, elsewhere.search);
     expect(new URL(opened.json().location).hostname).toBe(portHost());
     expect((await openPort(cookies.owner, 'host=evil.example&to=/&state=x')).status).toBe(404);
-    // A program on another port of the dashboard's host has its cookie, and not the key.
+    // A program on another port of the dashboard's host gets its cookie, but not the session key.
     sessionKeys.set(`${cookies.owner}; a=b`, cookies.owner);
     expect((await openPort(`${cookies.owner}; a=b`, elsewhere.search)).status).toBe(401);
   });
@@ -311,7 +311,7 @@ export function portsByName(ports: Ports): void {
         expect(await send(path, { host })).toMatchObject({ status: 404 });
     const upper = await send('/api/v1/users', { host: portHost().toUpperCase() });
     expect(upper.status).toBe(401);
-    // Names have no case: in Host, in Origin, and on the way through the sign-in.
+    // Names are case-insensitive: in Host, in Origin, and during the sign-in.
     const shouted = await enter(cookies.owner, { host: portHost().toUpperCase() });
     expect(shouted.back!.hostname).toBe(portHost());
     const got = await send('/', {
@@ -326,10 +326,10 @@ export function portsByName(ports: Ports): void {
       origin: 'http://localhost:9',
     });
     expect((await send('http://127.0.0.1/api/v1/auth/methods', { host: portHost() })).status).toBe(400);
-    // Another's names are nothing here.
+    // Names of another satellite are not found here.
     if (where === 'satellite')
       expect((await send('/', { host: `${port()}--hello--owner.localhost` })).status).toBe(404);
-    // Where a name stands for it, the path leads there.
+    // If the port has a name, its path redirects to that.
     if (where === 'satellite') return;
     const led = await send(`${byPath()}/x?y`, { page: true, cookie: cookies.owner });
     expect(led.headers.location).toBe(`http://${portHost()}:${new URL(dashboard()).port}/x?y`);
@@ -351,7 +351,7 @@ export function portsByName(ports: Ports): void {
     expect(performance.now() - began).toBeLessThan(60_000);
     expect(await send('/', { host: portHost(), cookie })).toMatchObject({ status: 401 });
     await api('PATCH', '/api/v1/users/ada', { status: 'active' });
-    // Their sessions have ended with that.
+    // Their sessions have ended as well.
     expect(await send('/', { host: portHost(), cookie })).toMatchObject({ status: 401 });
     cookies.member = await signIn('ada');
   });

@@ -12,7 +12,7 @@ import { makeProgram } from './programs.ts';
 export type Where = 'server' | 'satellite' | 'path';
 
 export interface Site {
-  /** Of the ports' host names. */
+  /** The suffix of the ports' host names. */
   suffix: string;
   url: string;
 }
@@ -31,7 +31,7 @@ interface Asking {
   body?: unknown;
   /** Sends the headers of a browser's navigation. */
   page?: boolean;
-  /** Where to send it; by default this suite's site, or the server if there is no `host`. */
+  /** The URL to send it to; by default this suite's site, or the server if there is no `host`. */
   site?: Site;
   /** A body that is sent some time after the headers. */
   later?: string;
@@ -102,7 +102,7 @@ export function usePorts(where: Where) {
       { CDE_SATELLITE_TOKEN: satelliteToken, CDE_LOG_LEVEL: 'info' },
     );
     await satellite.says('satellite is registered');
-    // A new agent learns of all satellites at once.
+    // A new agent gets all satellites in its first manifest.
     expect(await machine.cde('restart', 'hello')).toMatchObject({ code: 0 });
     return { suffix: '.east.localhost', url: `http://127.0.0.1:${at}` };
   }

@@ -19,7 +19,7 @@ export function hostileProgram(ports: Ports): void {
       await share(null, hostile.port);
       hostile.close();
     });
-    /** What a visitor reads who sends just this; `leave` ends the visit. */
+    /** Sends exactly this text and collects the response; `leave` closes the connection. */
     function visit(text: string) {
       const { hostname, port: at } = new URL(site().url);
       const socket = connect(Number(at), hostname).on('error', () => {});
@@ -67,13 +67,13 @@ export function hostileProgram(ports: Ports): void {
           (got) => (expected ? got.startsWith(`HTTP/1.1 ${expected}`) : got === '1'),
         );
         visitor.leave();
-        // Nothing of it stays, though the program would keep the connection.
+        // Its connection is closed, although the program would keep it open.
         await until(
           async () => hostile.sockets.size,
           (left) => left === 0,
         );
       }
-      // And nobody else is the worse for it.
+      // Other visitors are not affected.
       expect(await send('/', { host: portHost() })).toMatchObject({ status: 200 });
     });
 
