@@ -2,7 +2,6 @@
 import { spawn } from 'node:child_process';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
@@ -31,6 +30,7 @@ import {
   watchAgentUsers,
 } from '@cde/api/agent.ts';
 import type { z } from 'zod';
+import { compileCache } from '../tests/kit/compile-cache.ts';
 
 export const token = 'cde_agent_for_tests';
 const leasePath = endAgentLease.path.replace(/:.*$/, '');
@@ -215,7 +215,7 @@ export function startAgentProcess(options: {
       PATH: process.env.PATH,
       HOME: options.home,
       // Shared by all tests: compiled once.
-      NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled'),
+      ...compileCache,
       [agentEnvironment.serverUrl]: options.url,
       [agentEnvironment.token]: token,
       ...options.environment,

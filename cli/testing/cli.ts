@@ -9,6 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Endpoint } from '@cde/api/endpoint.ts';
 import { afterAll, expect } from 'vitest';
+import { compileCache } from '../../tests/kit/compile-cache.ts';
 import { freePort } from '../../tests/kit/free-port.ts';
 
 export const cdePath = fileURLToPath(new URL('../cde.mjs', import.meta.url));
@@ -49,7 +50,7 @@ export async function makeTestHome(): Promise<TestHome> {
     HOME: path,
     TERM: 'xterm-256color',
     // Shared by all tests: compiled once.
-    NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled'),
+    ...compileCache,
   };
   const running = new Set<ChildProcess>();
 

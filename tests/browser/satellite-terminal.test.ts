@@ -7,6 +7,7 @@ import type { TerminalRoutes } from '@cde/api/satellite-terminals.ts';
 import type { Satellite } from '@cde/api/satellites.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { compileCache } from '../kit/compile-cache.ts';
 import { freePort } from '../kit/free-port.ts';
 import { until } from '../kit/until.ts';
 import { picture } from './pictures.ts';
@@ -28,7 +29,7 @@ async function start(): Promise<void> {
   child = spawn(
     process.execPath,
     [main, '--server', stage.server.url, '--listen', new URL(url).host, '--log-level', 'silent'],
-    { env: { PATH: process.env.PATH, CDE_SATELLITE_TOKEN: token }, stdio: 'ignore' },
+    { env: { PATH: process.env.PATH, ...compileCache, CDE_SATELLITE_TOKEN: token }, stdio: 'ignore' },
   );
   await until(
     async () => (await fetch(`${url}/readyz`).catch(() => null))?.status,

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { compileCache } from '../kit/compile-cache.ts';
 import { picture } from './pictures.ts';
 import { gone, type Stage, setStage, visible } from './stage.ts';
 
@@ -69,7 +70,7 @@ test('it is online once it was started, is drained, serves again, and is removed
   child = spawn(
     process.execPath,
     [main, '--server', server.url, '--listen', '127.0.0.1:0', '--log-level', 'silent'],
-    { env: { PATH: process.env.PATH, CDE_SATELLITE_TOKEN: token }, stdio: 'ignore' },
+    { env: { PATH: process.env.PATH, ...compileCache, CDE_SATELLITE_TOKEN: token }, stdio: 'ignore' },
   );
   await visible(row().getByText('Online'));
   await button('Actions for tokyo').click();

@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { compileCache } from '../kit/compile-cache.ts';
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
@@ -39,6 +40,7 @@ export async function startServer(settings: Record<string, string> = {}): Promis
         PATH: process.env.PATH,
         HOME: process.env.HOME,
         LANG: 'C.UTF-8',
+        ...compileCache,
         CDE_DATA_DIR: join(folder, 'data'),
         CDE_DOCKER: 'off',
         CDE_LISTEN: listen,

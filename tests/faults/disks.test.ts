@@ -10,7 +10,7 @@ import { endLeftovers, type Machine, makeMachine, type Running } from '../kit/ma
 import { makeDatabase } from '../kit/postgres.ts';
 import { until } from '../kit/until.ts';
 
-/** Disks that fill up: the homes', and the database's. Each is a tmpfs of a few megabytes. */
+/** The disk of the homes or of the database fills up. Each is a tmpfs of a few megabytes. */
 
 const mayMount = process.platform === 'linux' && process.getuid?.() === 0;
 if (!mayMount) console.log('skipped: only root can mount a small disk to fill');
@@ -27,7 +27,7 @@ async function mount(path: string, megabytes: number): Promise<Disk> {
   const filler = join(path, 'filler');
   return {
     async fill() {
-      // In one piece, and what is left over after it.
+      // One large file, then a small one for the rest.
       for (const size of [1024 * 1024, 4096])
         for (const piece = Buffer.alloc(size); ; )
           try {
@@ -65,7 +65,7 @@ describe.skipIf(!mayMount)('the disk of the homes', () => {
   let name: string;
   let attempts = 0;
 
-  test('full: a workspace is refused in words, and starts once there is space', async () => {
+  test('full: a start fails with an explanation, and succeeds once there is space', async () => {
     onTestFailed(() => console.log(server.output().slice(-4_000)));
     name = `full-${++attempts}`;
     await disk.fill();
@@ -81,7 +81,7 @@ describe.skipIf(!mayMount)('the disk of the homes', () => {
     expect(await machine.cde('ssh', name, '--', 'echo kept > ~/note')).toMatchObject({ code: 0 });
   });
 
-  test('full while workspaces run: they and the server go on; what cannot be done says why', async () => {
+  test('full while workspaces run: they and the server continue, and what fails says why', async () => {
     onTestFailed(() => console.log(server.output().slice(-4_000)));
     expect(await machine.cde('start', name)).toMatchObject({ code: 0 });
     await disk.fill();
@@ -103,7 +103,7 @@ describe.skipIf(!mayMount)('the disk of the homes', () => {
     expect(refused).toMatchObject({ code: 7, stderr: expect.stringContaining('[home-disk-full]') });
     await disk.free();
     expect(await machine.cde('start', name)).toMatchObject({ code: 0 });
-    // Nothing of the home was lost on the way.
+    // The home is complete.
     expect(await machine.cde('ssh', name, '--', 'cat ~/note')).toMatchObject({ code: 0, stdout: 'kept\n' });
   });
 });
@@ -131,7 +131,7 @@ describe.skipIf(!mayMount)('the disk of the embedded PostgreSQL', () => {
 
   beforeEach(() => disk.free());
 
-  test('full: what cannot be written says why, the rest works, and all of it once there is space', async () => {
+  test('full: writes fail with the reason, everything else works, and writes work again once there is space', async () => {
     onTestFailed(() => console.log(server.output().slice(-4_000)));
     await disk.fill();
     const files = {
@@ -159,10 +159,10 @@ describe.skipIf(!mayMount)('the disk of the embedded PostgreSQL', () => {
     expect(await machine.cde('restart', 'hello')).toMatchObject({ code: 0 });
   });
 
-  test('so full that PostgreSQL ends: it is started again once there is space', async () => {
+  test('so full that PostgreSQL exits: it is started again once there is space', async () => {
     onTestFailed(() => console.log(server.output().slice(-4_000)));
     await disk.fill();
-    // Its log of changes needs room that is not there: it gives up, and cannot recover either.
+    // Without room for its write-ahead log it exits, and cannot recover either.
     const { url } = await startEmbedded(machine.env.CDE_DATA_DIR!);
     const client = new pg.Client({ connectionString: url });
     client.on('error', () => {});

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +10,7 @@ import { type Database, openDatabase } from '@cde/server/database/pool.ts';
 import { addUser, type TestUser } from '@cde/server/testing.ts';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { agentPids } from '../kit/api.ts';
+import { compileCache } from '../kit/compile-cache.ts';
 import { endLeftovers } from '../kit/machine.ts';
 import { until } from '../kit/until.ts';
 
@@ -22,11 +23,17 @@ startup:
     [ ! -e ~/wait ] || while [ -e ~/wait ]; do sleep 0.05; done
 `;
 const program = fileURLToPath(new URL('replica.ts', import.meta.url));
+/** Its start takes half the CPU time with this hook, which does not apply to modules that are imported along with it. */
+const execArgv = [
+  '--import',
+  fileURLToPath(new URL('../../server/database/drizzle-imports.ts', import.meta.url)),
+];
 
 interface Replica {
   child: ChildProcess;
   url: string;
-  hung: Promise<unknown>;
+  /** The workspaces in a step of which it hangs. */
+  hung: ReadonlySet<string>;
 }
 
 let folder: string;
@@ -69,22 +76,29 @@ afterEach(async ({ task }) => {
   if (!children.has(heir.child)) heir = await start();
 });
 
-async function start(hang?: string, workspaceId = ''): Promise<Replica> {
+/** `hangAt`: the points of steps at which it hangs, by workspace. */
+async function start(hangAt: Record<string, string> = {}): Promise<Replica> {
   const child = fork(program, [], {
+    execArgv,
     env: {
       ...process.env,
+      ...compileCache,
       DATABASE_URL: embedded.url,
       CDE_DATA_DIR: folder,
       CDE_LISTEN: '127.0.0.1:0',
       CDE_SECRET_KEY: 'the same secret for all replicas, long',
-      ...(hang && { HANG: hang, HANG_FOR: workspaceId }),
+      HANG_AT: JSON.stringify(hangAt),
+      // A step that hangs occupies a worker.
+      CDE_CONCURRENCY: String(10 + Object.keys(hangAt).length),
     },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   children.add(child);
   child.once('exit', () => children.delete(child));
+  const hung = new Set<string>();
+  child.on('message', (message: { hung?: string }) => message.hung && hung.add(message.hung));
   const [{ ready }] = (await once(child, 'message')) as [{ ready: string }];
-  return { child, url: ready, hung: hang ? once(child, 'message') : Promise.resolve() };
+  return { child, url: ready, hung };
 }
 async function kill(replica: Replica): Promise<void> {
   const gone = once(replica.child, 'exit');
@@ -124,7 +138,7 @@ const requests: Record<string, (replica: Replica, name: string) => Promise<{ sta
   delete: (replica, name) => call(replica, 'DELETE', `/api/v1/workspaces/${name}`),
 };
 
-test.each([
+const points = [
   ['start', 'before start', 'running'],
   ['start', 'after start', 'running'],
   ['start', 'observe', 'running'],
@@ -134,18 +148,28 @@ test.each([
   ['stop', 'after stop', 'stopped'],
   ['delete', 'before remove', 'gone'],
   ['delete', 'after remove', 'gone'],
-])('%s, killed at "%s": the other replica brings it to %s', async (transition, point, end) => {
-  const name = `w${++number}`;
-  const created = await call(heir, 'POST', '/api/v1/workspaces', {
-    name,
-    template: 'plain',
-    start: transition !== 'start',
-  });
-  const { id } = created.body;
-  if (transition !== 'start') expect(await settled(heir, name)).toMatchObject({ status: 'running' });
+] as const;
 
-  const victim = await start(point, id);
-  // At its start a replica looks at everything that runs; stopped in the middle of that it would keep the step.
+/**
+ * Kills one replica in transitions of several workspaces at once, in each at another point. Returns the workspaces in the
+ * order of `points`.
+ */
+async function killAtEachPoint(): Promise<{ name: string; id: string }[]> {
+  const subjects = await Promise.all(
+    points.map(async ([transition, point]) => {
+      const name = `w${++number}`;
+      const isStarted = transition !== 'start';
+      const created = await call(heir, 'POST', '/api/v1/workspaces', {
+        name,
+        template: 'plain',
+        start: isStarted,
+      });
+      if (isStarted) expect(await settled(heir, name)).toMatchObject({ status: 'running' });
+      return { name, id: created.body.id as string, transition, point };
+    }),
+  );
+  const victim = await start(Object.fromEntries(subjects.map(({ id, point }) => [id, point])));
+  // A new replica observes everything that runs; frozen during that, the heir would keep its steps.
   await until(
     async () =>
       (
@@ -155,37 +179,51 @@ test.each([
       ).rows,
     (jobs) => jobs.length === 0,
   );
-  // The heir stands still until the victim has the step, so that no other replica can take it.
+  // The heir is frozen, so that the victim takes the steps.
   heir.child.kill('SIGSTOP');
-  expect((await requests[transition]!(victim, name)).status).toBe(202);
-  await victim.hung;
+  for (const { name, transition } of subjects)
+    expect((await requests[transition]!(victim, name)).status).toBe(202);
+  await until(
+    () => victim.hung,
+    (hung) => hung.size === subjects.length,
+  );
   heir.child.kill('SIGCONT');
   await kill(victim);
+  return subjects;
+}
+let killed: ReturnType<typeof killAtEachPoint> | undefined;
 
-  const after = await settled(heir, name);
+test.each(
+  points.map((point, index) => [...point, index] as const),
+)('%s, killed at "%s": the other replica brings it to %s', async (transition, _point, end, index) => {
+  killed ??= killAtEachPoint().catch((error) => {
+    killed = undefined;
+    throw error;
+  });
+  const { name, id } = (await killed)[index]!;
   if (end === 'gone') {
-    expect(
-      await until(
-        () => call(heir, 'GET', `/api/v1/workspaces/${name}`),
-        (reply) => reply.status === 404,
-      ),
-    ).toBeTruthy();
+    await until(
+      () => call(heir, 'GET', `/api/v1/workspaces/${name}`),
+      (reply) => reply.status === 404,
+    );
     expect(await agentPids(id)).toEqual([]);
-    const kept = await readdir(join(folder, 'homes/.set-aside'));
-    expect(kept.filter((entry) => entry.startsWith(id))).toHaveLength(1);
+    const retained = await readdir(join(folder, 'homes/.set-aside'));
+    expect(retained.filter((entry) => entry.startsWith(id))).toHaveLength(1);
     return;
   }
-  expect(after).toMatchObject({ status: end, latestBuild: { status: 'succeeded', transition } });
+  expect(await settled(heir, name)).toMatchObject({
+    status: end,
+    latestBuild: { status: 'succeeded', transition },
+  });
   expect(await agentPids(id)).toHaveLength(end === 'running' ? 1 : 0);
 });
 
-test('killed while the startup script runs: the script runs once, and its end is heard', async () => {
+test('killed while the startup script runs: the script runs once, and its end is recorded', async () => {
   const name = `w${++number}`;
   const victim = await start();
   const { id } = (await call(victim, 'POST', '/api/v1/workspaces', { name, template: 'plain' })).body;
   await settled(victim, name);
   const home = join(folder, 'homes', id);
-  const { writeFile, rm: remove } = await import('node:fs/promises');
   await writeFile(join(home, 'wait'), '');
   await call(victim, 'POST', `/api/v1/workspaces/${name}/restart`, {});
   await until(
@@ -194,7 +232,7 @@ test('killed while the startup script runs: the script runs once, and its end is
       workspace.latestBuild.stages.at(-1).name === 'startup' && workspace.latestBuild.number === 2,
   );
   await kill(victim);
-  await remove(join(home, 'wait'));
+  await rm(join(home, 'wait'));
   expect(await settled(heir, name)).toMatchObject({
     status: 'running',
     latestBuild: { number: 2, status: 'succeeded' },

@@ -8,7 +8,7 @@ import { type Machine, makeMachine, type Running } from '../kit/machine.ts';
 import { makeDatabase, type OwnDatabase } from '../kit/postgres.ts';
 import { until } from '../kit/until.ts';
 
-/** What people get wrong, and processes that die: through the CLI, message and exit code, and the way out. */
+/** Mistakes of users, and processes that die: the CLI's message, its exit code, and the way to recover. */
 
 let machine: Machine;
 let database: OwnDatabase;
@@ -22,7 +22,7 @@ beforeAll(async () => {
   server = await startServer();
   api = await makeApi(machine, `http://${machine.env.CDE_LISTEN}`);
 });
-// A test that failed may have left no server to its next attempt.
+// A failed attempt may have left no server.
 beforeEach(async () => {
   if (server.process.exitCode !== null || server.process.signalCode !== null) server = await startServer();
 });
@@ -35,7 +35,7 @@ async function startServer(): Promise<Running> {
 }
 
 let names = 0;
-/** Not taken by an earlier attempt at the same test. */
+/** Unique, because an earlier attempt may have taken the name. */
 const newName = (base: string) => `${base}-${++names}`;
 
 const show = async (name: string) => (await api('GET', `/api/v1/workspaces/${name}`)).body;
@@ -74,7 +74,7 @@ describe('a startup script', () => {
       /did not finish within 8s and was stopped\. \[startup-timeout\]/,
       'waiting',
     ],
-  ])('%s: the reason, its output, exit code 7; a fixed version works', async (_, name, script, timeout, words, output) => {
+  ])('%s: reports the reason and its output with exit code 7, and a fixed version works', async (_, name, script, timeout, words, output) => {
     expect(await withScript(name, script, timeout)).toMatchObject({ code: 0 });
     const workspace = newName(name);
     const refused = await machine.cde('create', workspace, '--template', name);
@@ -86,7 +86,7 @@ describe('a startup script', () => {
       stdout: expect.stringContaining(output),
     });
     expect(await show(workspace)).toMatchObject({ status: 'failed' });
-    // It can be entered to look.
+    // The workspace runs, so that its developer can look.
     expect(await machine.cde('ssh', workspace, '--', 'echo inside')).toMatchObject({
       code: 0,
       stdout: 'inside\n',
@@ -122,7 +122,7 @@ test.each([
     ],
     /bad\/template\.yaml:6:14: .*4/,
   ],
-])('a template with %s: file, line and column, and nothing is published', async (_, lines, place) => {
+])('a template with %s is rejected with file, line and column, and not published', async (_, lines, place) => {
   const refused = await push('bad', lines);
   expect(refused.code).toBe(1);
   expect(refused.stderr).toMatch(place);
@@ -163,7 +163,7 @@ test.each([
   expect(refused.code).toBe(code);
 });
 
-test('an expired token: exit code 4, and what to do; a new one works', async () => {
+test('an expired token gives exit code 4 and says what to do, and a new one works', async () => {
   const name = newName('old');
   const made = await machine.cde('token', 'create', '--name', name, '--days', '1');
   const token = made.stdout.trim();
@@ -183,7 +183,7 @@ test('an expired token: exit code 4, and what to do; a new one works', async () 
   expect(await machine.cde('list')).toMatchObject({ code: 0 });
 });
 
-test('the agent killed: the workspace comes back by itself, and says why it had gone', async () => {
+test('after its agent was killed a workspace starts again by itself, and its build gives the reason', async () => {
   const { id, latestBuild } = await show('hello');
   const [agent] = await agentPids(id);
   process.kill(agent!, 'SIGKILL');
@@ -202,7 +202,7 @@ test('the agent killed: the workspace comes back by itself, and says why it had 
   expect(await machine.cde('ssh', 'hello', '--', 'echo back')).toMatchObject({ code: 0, stdout: 'back\n' });
 });
 
-test('the server killed under `logs --follow` and an open `ssh`: both go on', async () => {
+test('`logs --follow` and an open `ssh` survive kill -9 of the server', async () => {
   const name = newName('counted');
   const home = async (workspace: string) =>
     join(machine.env.CDE_DATA_DIR!, 'homes', (await show(workspace)).id);
@@ -226,7 +226,7 @@ test('the server killed under `logs --follow` and an open `ssh`: both go on', as
   const { stdout } = await machine.run('pgrep', ['-P', String(server.process.pid)]);
   for (const pid of stdout.trim().split('\n')) process.kill(Number(pid), 'SIGKILL');
   await server.ended;
-  // The script ends while there is no server: its lines have to arrive before the news of its end, which ends `logs`.
+  // The script ends while the server is down. Its lines must arrive before its end does, because that ends `logs`.
   await writeFile(join(counting, 'go'), '');
   await until(() => existsSync(join(counting, 'counted')), 'the end of the script');
   server = await startServer();

@@ -3,20 +3,19 @@ import { until } from '../kit/until.ts';
 import { aCommand, asleep, aTransfer, cut, lacking, useServer, withLaptop } from './network/laptop.ts';
 
 /**
- * What networks do to sessions, with real programs on wires of their own: laptops with OpenSSH, rsync and `cde` in
- * network namespaces; the server with its satellite, and the agent, beyond the wire. What lasts ten minutes is in
- * tests/long.
+ * Network faults under real programs: laptops with OpenSSH, rsync and `cde`, each in a network namespace with a simulated
+ * link to the server, its satellite and the agent. Faults of ten minutes are in tests/long.
  */
 useServer();
 
-describe.skipIf(lacking).concurrent('a session comes through', () => {
-  test('nothing at all, for comparison: rsync of 200 MB', () => aTransfer(async () => {}));
+describe.skipIf(lacking).concurrent('a session survives', () => {
+  test('no fault, for comparison: rsync of 200 MB', () => aTransfer(async () => {}));
 
-  test('another address: a running command', () => aCommand(20, async ({ host }) => host.changeAddress()));
+  test('a new address: a running command', () => aCommand(20, async ({ host }) => host.changeAddress()));
   test.each([
     'relay',
     'direct-tcp',
-  ])('another address, over %s: it is noticed as such, not by silence', (path) =>
+  ])('a new address, over %s: it is detected as such, not by a timeout', (path) =>
     withLaptop(async ({ begin, host }) => {
       const running = begin(
         'cde',
@@ -33,17 +32,17 @@ describe.skipIf(lacking).concurrent('a session comes through', () => {
       expect({ code, stdout }).toEqual({ code: 0, stdout: 'there\non\n' });
       expect(stderr).toContain('this machine changed its network');
     }));
-  test('another address: rsync of 200 MB', () => aTransfer(async ({ host }) => host.changeAddress()));
+  test('a new address: rsync of 200 MB', () => aTransfer(async ({ host }) => host.changeAddress()));
 
   test.each([5, 60])('silence of %i s: a running command', (seconds) => aCommand(seconds / 2, cut(seconds)));
   test.each([5, 60])('silence of %i s: rsync of 200 MB', (seconds) => aTransfer(cut(seconds)));
 
-  test.each([1, 5])('the loss of %i of 100 packets: rsync of 200 MB', (percent) =>
+  test.each([1, 5])('%i % packet loss: rsync of 200 MB', (percent) =>
     aTransfer(async ({ host }) => host.set({ loss: percent / 100 })));
-  test.each([1, 5])('the loss of %i of 100 packets: a running command', (percent) =>
+  test.each([1, 5])('%i % packet loss: a running command', (percent) =>
     aCommand(10, async ({ host }) => host.set({ loss: percent / 100 })));
 
-  test('200 ms on the way, each way', () =>
+  test('a delay of 200 ms each way', () =>
     withLaptop(async (laptop) => {
       await laptop.host.set({ delayMs: 200 });
       expect(await laptop.ssh('echo there').ended).toMatchObject({ code: 0, stdout: 'there\n' });
@@ -54,5 +53,5 @@ describe.skipIf(lacking).concurrent('a session comes through', () => {
       for (const chain of ['INPUT', 'OUTPUT']) host.iptables('-A', chain, '-p', 'udp', '-j', 'DROP');
     }));
 
-  test('the sleep of the laptop', () => aCommand(20, asleep(40)));
+  test('sleep of the laptop', () => aCommand(20, asleep(40)));
 });

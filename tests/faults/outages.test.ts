@@ -14,9 +14,9 @@ import { until } from '../kit/until.ts';
 
 /** As long as a failover or a restart of a managed PostgreSQL takes. */
 const outageMs = 20_000;
-/** How long a command finds no database. It retries for 30 s, most of which a busy machine may need to recover. */
+/** How long commands have no database. They retry for 30 s, and a busy machine may need most of that to recover. */
 const askingMs = 3_000;
-/** Within a few seconds, and on a machine that is busy with other things within this. */
+/** It takes a few seconds; a busy machine may need this long. */
 const soonMs = 60_000;
 
 const templates: Record<string, string> = {
@@ -28,14 +28,14 @@ const templates: Record<string, string> = {
 let attempts = 0;
 const isRunning = (server?: Running) =>
   server?.process.exitCode === null && server.process.signalCode === null;
-/** Ends a server that an earlier attempt has left. */
+/** Kills a server that an earlier attempt left running. */
 async function end(server?: Running) {
   if (!server || !isRunning(server)) return;
   server.process.kill('SIGINT');
   await server.ended;
 }
 
-describe('a PostgreSQL of its own', () => {
+describe('an external PostgreSQL', () => {
   let machine: Machine;
   let database: OwnDatabase;
   let server: Running;
@@ -52,7 +52,7 @@ describe('a PostgreSQL of its own', () => {
     await database?.thaw();
     await machine?.remove();
   });
-  test('away at the start and not back in time: the server says so and ends', async () => {
+  test('unreachable at startup for too long: the server reports it and exits', async () => {
     await database.stop();
     const ran = await machine.begin(['server', 'start'], { CDE_DATABASE_WAIT: '1' }).ended;
     expect(ran.code).toBe(1);
@@ -63,7 +63,7 @@ describe('a PostgreSQL of its own', () => {
     expect(ran.stderr).not.toMatch(/^\s+at /m);
   });
 
-  test('away at the start and back in time: the server starts by itself', async () => {
+  test('unreachable at startup but back in time: the server starts by itself', async () => {
     await end(server);
     await database.stop();
     // A busy machine may need longer to start PostgreSQL.
@@ -82,7 +82,7 @@ describe('a PostgreSQL of its own', () => {
   test.each<[string, () => Promise<void>, () => Promise<void>]>([
     ['killed', () => database.kill(), () => database.start()],
     ['frozen', () => database.freeze(), () => database.thaw()],
-  ])('away (%s) for 20 s while workspaces start: all ends well by itself', async (how, away, back) => {
+  ])('unreachable (%s) for 20 s while workspaces start: everything recovers by itself', async (how, away, back) => {
     onTestFailed(() => console.log(server.output().slice(-6_000)));
     attempts += 1;
     const [lateName, earlyName, afterName] = ['late', 'early', 'after'].map(
@@ -130,7 +130,7 @@ describe('a PostgreSQL of its own', () => {
       expect(ready).toMatchObject({ status: 503 });
       await wait(500);
     } while (performance.now() - gone < outageMs);
-    // A command that merely asks waits out what is left of it.
+    // A command that only reads waits until the outage is over.
     const asking = machine.begin(['list']);
     await wait(askingMs);
     await back();
@@ -153,13 +153,13 @@ describe('a PostgreSQL of its own', () => {
       expect(await readFile(starts, 'utf8')).toBe('run\n');
     }
 
-    // The session that was open has not noticed.
+    // The open session was not affected.
     const ran = await session.ended;
     expect(ran).toMatchObject({ code: 0, stderr: '' });
     const ticks = Array.from({ length: 60 }, (_, index) => `tick ${index + 1}`);
     expect(ran.stdout.trim().split('\n')).toEqual([...ticks, 'over']);
 
-    // Watchers hear of what came after; where connections broke, that they may have missed something.
+    // Watchers get later changes. If their connection broke, they are also told that they may have missed some.
     await until(
       async () => events.heard,
       (heard) =>
@@ -170,7 +170,7 @@ describe('a PostgreSQL of its own', () => {
     if (how === 'killed') expect(events.heard.map((message) => message.type)).toContain('resync');
     events.close();
 
-    // The replica holds one place, and works.
+    // The replica is registered once, and works.
     expect((await machine.cde('create', afterName, '--template', 'plain')).code).toBe(0);
     const client = new pg.Client({ connectionString: database.url });
     await client.connect();
@@ -193,7 +193,7 @@ describe('the embedded PostgreSQL', () => {
   });
   afterAll(() => machine?.remove());
 
-  test('a port in use is named; the PostgreSQL that was started for it is stopped again', async () => {
+  test('a port in use is named in the error, and the PostgreSQL that was started is stopped again', async () => {
     await end(server);
     const [host, port] = machine.env.CDE_LISTEN!.split(':');
     const other = createServer().listen(Number(port), host);
@@ -240,7 +240,7 @@ describe('the embedded PostgreSQL', () => {
   });
 });
 
-/** A watcher of all workspaces, as the dashboard is one. */
+/** Watches all workspaces, as the dashboard does. */
 async function listen(url: string, token: string) {
   const headers = { authorization: `Bearer ${token}` };
   const options = { headers } as unknown as string[];

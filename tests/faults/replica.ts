@@ -1,3 +1,4 @@
+import { flushCompileCache } from 'node:module';
 import { readConfig } from '@cde/server/config.ts';
 import { startControlPlane } from '@cde/server/control-plane.ts';
 import { openDatabase } from '@cde/server/database/pool.ts';
@@ -7,44 +8,44 @@ import { makeLocalProvider } from '@cde/server/providers/local/provider.ts';
 import type { Provider } from '@cde/server/providers/provider.ts';
 
 /**
- * A real replica, with the real local provider, that can be made to stand still at one point of a move
- * (HANG=`before start`, … of the workspace HANG_FOR) until the test kills it. Tells by IPC.
+ * A real replica with the real local provider. HANG_AT names workspaces by their ids, and the point of a step (`before
+ * start`, …) at which it hangs in each until the test kills it. Reports to the test by IPC.
  */
 const log = makeLog(process.env.CDE_LOG_LEVEL ?? 'silent');
 const config = readConfig([], process.env);
-const database = openDatabase(config.databaseUrl!, { max: 10 });
+const database = openDatabase(config.databaseUrl!, { max: 10 + 2 * config.concurrency });
 const real = makeLocalProvider({
   dataDir: config.dataDir,
   agent: agentProgram(),
   isolation: config.isolation,
   log,
 });
-const hang = process.env.HANG;
+const hangAt = new Map<string, string>(Object.entries(JSON.parse(process.env.HANG_AT ?? '{}')));
 
 async function at(point: string, workspaceId: string): Promise<void> {
-  if (point !== hang || workspaceId !== process.env.HANG_FOR) return;
-  process.send!({ at: point });
+  if (point !== hangAt.get(workspaceId)) return;
+  process.send!({ hung: workspaceId });
   await new Promise(() => {});
 }
 const provider: Provider = {
   ...real,
   async start(...args) {
     await at('before start', args[0].workspaceId);
-    const move = await real.start(...args);
+    const step = await real.start(...args);
     await at('after start', args[0].workspaceId);
-    return move;
+    return step;
   },
   async stop(...args) {
     await at('before stop', args[0]);
-    const move = await real.stop(...args);
+    const step = await real.stop(...args);
     await at('after stop', args[0]);
-    return move;
+    return step;
   },
   async remove(...args) {
     await at('before remove', args[0]);
-    const move = await real.remove(...args);
+    const step = await real.remove(...args);
     await at('after remove', args[0]);
-    return move;
+    return step;
   },
   async observe(...args) {
     await at('observe', args[0]);
@@ -54,6 +55,8 @@ const provider: Provider = {
 
 const server = await startControlPlane({ config, database, log, providers: new Map([['local', provider]]) });
 process.send!({ ready: server.url });
+// Otherwise only a process that ends by itself writes it.
+flushCompileCache();
 process.on('disconnect', () => process.exit(0));
 process.on('SIGTERM', async () => {
   await server.stop();

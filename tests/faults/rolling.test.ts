@@ -9,15 +9,15 @@ import { type Machine, makeMachine, type Server } from '../kit/machine.ts';
 import { until } from '../kit/until.ts';
 
 /**
- * A rolling upgrade under open sessions: two real servers on one database behind a load balancer (of the test's
- * own: a connection goes to the next server that is ready), ended by SIGTERM and started again, one after the other.
+ * A rolling upgrade with open sessions: two real servers on one database, stopped by SIGTERM and started again one after
+ * the other. The test's load balancer sends each connection to the next server that is ready.
  */
 let machine: Machine;
 let embedded: EmbeddedPostgres;
 const ports: number[] = [];
 const servers: Server[] = [];
 const sockets = new Set<Socket>();
-/** Those that were ready. */
+/** The servers that are ready. */
 const inService = new Set<number>();
 let turn = 0;
 
@@ -52,7 +52,7 @@ beforeAll(async () => {
   await mkdir(machine.env.HOME!, { recursive: true });
   for (const at of [0, 1]) {
     ports.push(await freePort());
-    // The first one's start asks for the access URL itself.
+    // The first server requests the access URL while it starts.
     if (at === 0) inService.add(at);
     servers.push(await start(at));
     await until(() => isReady(at), 'a ready server');
@@ -79,15 +79,15 @@ const isReady = (at: number) =>
     () => false,
   );
 
-test('sessions go on through it, and commands work all the while', async () => {
-  // An earlier attempt may have left one out.
+test('sessions continue, and commands work all the time', async () => {
+  // An earlier attempt may have left one stopped.
   for (const at of [0, 1]) {
     if (!(await isReady(at))) servers[at] = await start(at);
     inService.add(at);
   }
   const config = join(machine.env.HOME!, '.ssh/config');
   expect(await machine.cde('config-ssh', '--ssh-config', config)).toMatchObject({ code: 0 });
-  // Some sessions, so that each server carries one.
+  // Enough sessions for each server to carry one.
   const sessions = Array.from({ length: 4 }, (_, at) =>
     machine.begin(
       ['ssh', 'hello', '--path=relay', '--', `for i in $(seq 400); do echo ${at} $i; sleep 0.1; done`],

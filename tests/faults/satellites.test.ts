@@ -9,7 +9,7 @@ import { freePort } from '../kit/free-port.ts';
 import { type Machine, makeMachine, type Running, type Server } from '../kit/machine.ts';
 import { patienceMs, until } from '../kit/until.ts';
 
-/** Two satellites beside the server, each a process of its own, and one session that goes through all of it. */
+/** The server, two satellites as separate processes, and one session that survives the loss of each. */
 let machine: Machine;
 let server: Server;
 let api: Api & { token: string };
@@ -25,7 +25,7 @@ async function start(name: string): Promise<void> {
   await running[name].says('satellite is registered');
 }
 
-/** kill -9 of the satellite itself; its parent, the CLI, then ends too. */
+/** kill -9 of the satellite itself; its parent, the CLI, then exits too. */
 async function kill(name: string): Promise<void> {
   const { pid } = running[name]!.process;
   const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
@@ -49,7 +49,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   if (server.process.exitCode !== null || server.process.signalCode !== null) server = await machine.start();
   for (const name of ['east', 'west']) {
-    // Of an earlier attempt.
+    // From an earlier attempt.
     running[name]?.process.kill('SIGTERM');
     await running[name]?.ended;
     await machine.cde('satellite', 'remove', name, '--yes');
@@ -59,20 +59,20 @@ beforeEach(async () => {
     tokens[name] = added.stdout.trim();
     await start(name);
   }
-  // Its new agent learns of all satellites at once.
+  // Its new agent gets all satellites in its first manifest.
   expect(await machine.cde('restart', 'hello')).toMatchObject({ code: 0 });
 });
 afterAll(() => machine?.remove());
 
 const key = makeClientKey();
-/** A ticket for the two only: the server's own satellite would be first. */
+/** A ticket for these two only, because the server's own satellite would be chosen first. */
 async function ticket(): Promise<TicketReply> {
   const reply = await api('POST', '/api/v1/workspaces/hello/tickets', { clientKey: key.publicKey });
   if (reply.status !== 200) throw new Error(JSON.stringify(reply.body));
   return { ...reply.body, satellites: reply.body.satellites.slice(1) };
 }
 
-/** A shell command in the workspace, over SSH in a session of its own. */
+/** Runs a shell command in the workspace, over SSH in a separate session. */
 async function run(session: Session, username: string, command: string): Promise<ClientChannel> {
   const client = new Client();
   const stream = await session.open({ kind: 'ssh' });
@@ -118,7 +118,7 @@ test('a session survives kill -9 and draining of its satellite, and works withou
   expect(session.path.via).toBe(url('west'));
   await start('east');
 
-  // Without the server the session continues, and the satellite reports that it is missing.
+  // Without the server the session continues, and the satellite reports that the server is unreachable.
   await server.kill();
   await running.west!.says('serving without it');
   await say();
@@ -142,12 +142,13 @@ test('a session survives kill -9 and draining of its satellite, and works withou
 
   expect((await machine.cde('satellite', 'list')).stdout).toMatch(/^west\tthe west\tdrained\t0\t/m);
 
-  // Ctrl-C of the one in use: it too sends its session away, once there is another to go to.
+  // Ctrl-C at the satellite in use: it also moves its session, once another satellite is available.
   await machine.cde('satellite', 'drain', 'west', '--undo');
   await until(
     () => shown('west'),
     ({ state, load }) => state === 'online' && load?.agents === 1,
-    // The order with a heartbeat, agents with their next report, and a heartbeat to tell: up to 90 s if nothing is late.
+    // The order comes with a heartbeat, agents follow at their next report, and another heartbeat tells: up to 90 s if nothing
+    // is late.
     2 * patienceMs,
   );
   running.east!.process.kill('SIGTERM');

@@ -10,8 +10,8 @@ import { type Machine, makeMachine, type Ran, type Server } from '../kit/machine
 import { until } from '../kit/until.ts';
 
 /**
- * Sessions and the faults that they come through, all real: OpenSSH through config-ssh's ProxyCommand, the
- * server with the embedded satellite, its database, and the agent, which is a process of its own.
+ * Faults that sessions survive. Everything is real: OpenSSH with config-ssh's ProxyCommand, the server with its embedded
+ * satellite and database, and the agent as a separate process.
  */
 let machine: Machine;
 let server: Server;
@@ -28,7 +28,7 @@ beforeAll(async () => {
   expect(configured).toMatchObject({ code: 0 });
   workspaceId = JSON.parse((await machine.cde('show', 'hello', '--json')).stdout).id;
 });
-// What a test that failed may have left to its next attempt.
+// A failed attempt may have left the server dead or frozen, and the workspace stopped.
 beforeEach(async () => {
   if (server.process.exitCode !== null || server.process.signalCode !== null) server = await machine.start();
   else process.kill(await serverProcess(), 'SIGCONT');
@@ -46,7 +46,7 @@ interface Begun {
   ended: Promise<Ran>;
 }
 
-/** A program beside the test, with the machine's environment. */
+/** Starts a program with the machine's environment. */
 function begin(program: string, args: string[]): Begun {
   const child = spawn(program, args, {
     env: machine.env,
@@ -106,8 +106,8 @@ async function serverProcess(): Promise<number> {
   return Number(text.trim().split(' ')[0]);
 }
 
-describe('a session comes through', () => {
-  test('kill -9 of the server and its restart: a running command continues, with nothing lost or duplicated', async () => {
+describe('a session survives', () => {
+  test('kill -9 and a restart of the server: a running command continues, and nothing is lost or duplicated', async () => {
     const running = ssh(counting(200));
     await printed(running, '\n20\n');
     await server.kill();
@@ -115,19 +115,19 @@ describe('a session comes through', () => {
     expect(await running.ended).toEqual({ code: 0, stdout: numbers(200), stderr: '' });
   });
 
-  test('… as do scp of 200 MB from the workspace and rsync to it', async () => {
+  test('kill -9 and a restart of the server: scp of 200 MB from the workspace, and rsync to it', async () => {
     const there = join(machine.folder, 'there');
     const back = join(machine.folder, 'back');
     const sum = await makeFile(there, 200);
     const home = join(machine.folder, 'data/homes', workspaceId);
-    // Of an earlier attempt.
+    // From an earlier attempt.
     for (const path of [join(home, 'big'), back]) await rm(path, { force: true });
     const up = begin('rsync', [
       '-e',
       `ssh -F ${config}`,
       '--inplace',
       '--whole-file',
-      // So slow that it does not end between two looks at the size.
+      // Slow enough not to end between two checks of the size.
       '--bwlimit=40m',
       there,
       'hello.cde:big',
@@ -154,7 +154,7 @@ describe('a session comes through', () => {
     expect(await hash(back)).toBe(sum);
   });
 
-  test('a frozen satellite: 20 s without a sign of life', async () => {
+  test('a satellite that is frozen for 20 s', async () => {
     const running = ssh(counting(600));
     await printed(running, '\n20\n');
     const pid = await serverProcess();
@@ -164,7 +164,7 @@ describe('a session comes through', () => {
     expect(await running.ended).toEqual({ code: 0, stdout: numbers(600), stderr: '' });
   });
 
-  test('a port-forward: its connection survives, and the user is informed', async () => {
+  test('kill -9 and a restart of the server: a port-forward keeps its connection, and informs the user', async () => {
     const forward = machine.begin(['port-forward', 'hello', '0:7001']);
     const serving = ssh(
       `node -e "require('net').createServer(s=>s.pipe(s)).listen(7001,'127.0.0.1',()=>console.log('up'))"`,
@@ -200,7 +200,7 @@ describe('a session comes through', () => {
   });
 });
 
-describe('a session ends, and says why', () => {
+describe('a session ends with the reason', () => {
   test("when the agent's process is killed", async () => {
     const running = ssh(counting(10_000));
     await printed(running, '\n5\n');

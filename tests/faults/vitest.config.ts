@@ -1,8 +1,8 @@
 import { defineConfig } from 'vitest/config';
 import { everySuite } from '../kit/vitest.ts';
 
-/** These make network interfaces and take networks away: after the others, and one at a time. */
-const networks = ['tests/faults/nat.test.ts', 'tests/faults/network.test.ts'];
+/** Adds interfaces and addresses to this machine, which sessions of other files would notice: runs after them. */
+const networks = ['tests/faults/network.test.ts'];
 
 /** Slow tests with real processes that are killed; `npm run test:faults`. */
 export default defineConfig({
@@ -27,7 +27,6 @@ export default defineConfig({
         test: {
           name: 'networks',
           include: networks,
-          fileParallelism: false,
           sequence: { groupOrder: 1 },
         },
       },

@@ -4,6 +4,7 @@ import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { compileCache } from './compile-cache.ts';
 import { freePort } from './free-port.ts';
 import { patienceMs } from './until.ts';
 
@@ -76,8 +77,7 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
     CDE_LOG_LEVEL: 'warn',
     // An engine of this machine is none of the tests' business.
     CDE_DOCKER: 'off',
-    // Shared by all machines: the code is compiled once.
-    NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled'),
+    ...compileCache,
     ...extra,
   };
   const running = new Set<ChildProcess>();

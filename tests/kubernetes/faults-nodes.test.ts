@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { KubeObject } from '@cde/server/providers/kubernetes/api/client.ts';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { compileCache } from '../kit/compile-cache.ts';
 import { until } from '../kit/until.ts';
 import { setUpFaultServer } from './fault-server.ts';
 
@@ -102,6 +103,7 @@ describe('nodes', () => {
       cwd: home,
       env: {
         PATH: process.env.PATH,
+        ...compileCache,
         HOME: home,
         CDE_SERVER_URL: container!.env!.find((one) => one.name === 'CDE_SERVER_URL')!.value,
         CDE_AGENT_TOKEN: Buffer.from(secret!.data!.token!, 'base64').toString(),

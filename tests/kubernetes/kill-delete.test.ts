@@ -6,7 +6,9 @@ const rig = setUpReplicaKill('delete');
 test(
   'a deletion is finished by another replica, and exactly one home is retained',
   () =>
-    rig.killAfterEachChange(1, {
+    rig.killAfterEachChange({
+      minKills: 1,
+      usualKills: 5,
       prepare: () => rig.createWithHome(),
       async check({ name, id, home: { namespace, volume } }) {
         await rig.waitUntilDeleted(name);

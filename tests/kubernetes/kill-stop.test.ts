@@ -6,7 +6,9 @@ const rig = setUpReplicaKill('stop');
 test(
   'a stop is finished by another replica, and the next start has the same home',
   () =>
-    rig.killAfterEachChange(1, {
+    rig.killAfterEachChange({
+      minKills: 1,
+      usualKills: 2,
       prepare: () => rig.createWithHome(),
       async check({ name, home }) {
         expect(await rig.waitForBuild(name)).toMatchObject({

@@ -6,7 +6,9 @@ const rig = setUpReplicaKill('update');
 test(
   'an update is finished by another replica, and the home survives every kill',
   () =>
-    rig.killAfterEachChange(6, {
+    rig.killAfterEachChange({
+      minKills: 6,
+      usualKills: 11,
       prepare: () => rig.createWithHome(),
       async check({ name, home }) {
         expect(await rig.expectRunning(name, 'update')).toEqual(home);

@@ -9,6 +9,7 @@ import { annotationKey, labelPrefix } from '@cde/noded/report.ts';
 import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { tool } from '../cluster/tool.ts';
+import { compileCache } from '../kit/compile-cache.ts';
 import { freePort } from '../kit/free-port.ts';
 
 const id = randomBytes(3).toString('hex');
@@ -38,6 +39,7 @@ function start(): void {
   const child = spawn(process.execPath, [join(import.meta.dirname, '../../noded/main.ts')], {
     env: {
       PATH: process.env.PATH,
+      ...compileCache,
       CDE_NODED_API: api,
       CDE_NODE_NAME: name,
       CDE_NODED_PROFILES: file,

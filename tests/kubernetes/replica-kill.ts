@@ -6,7 +6,7 @@ import { makeTestbed, type Replica, type Testbed } from './testbed.ts';
 export const killTimeoutMs = 1_800_000;
 
 /** How many workspaces a killed replica works on. */
-const maxAtOnce = 8;
+const maxAtOnce = 12;
 /** More changes than any transition makes. */
 const maxChanges = 40;
 
@@ -102,13 +102,20 @@ export function setUpReplicaKill(transition: keyof Testbed['transitions']) {
   return {
     /**
      * Kills a replica in the transition of a workspace for each number of changes: 0, 1, 2… until it ends before that. At
-     * least `minKills` have to happen.
+     * least `minKills` have to happen. With `usualKills`, as many as the transition has today, one replica is enough.
      */
-    async killAfterEachChange<S extends Subject>(
-      minKills: number,
-      { prepare, check }: { prepare: () => Promise<S>; check: (subject: S) => Promise<unknown> },
-    ): Promise<void> {
-      const atOnce = Math.min(minKills + 1, maxAtOnce);
+    async killAfterEachChange<S extends Subject>({
+      minKills,
+      usualKills,
+      prepare,
+      check,
+    }: {
+      minKills: number;
+      usualKills: number;
+      prepare: () => Promise<S>;
+      check: (subject: S) => Promise<unknown>;
+    }): Promise<void> {
+      const atOnce = Math.min(usualKills + 1, maxAtOnce);
       let kills = 0;
       for (let ended = false; !ended && kills < maxChanges; ) {
         const subjects = await Promise.all(Array.from({ length: atOnce }, prepare));

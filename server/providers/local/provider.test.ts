@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { compileCache } from '../../../tests/kit/compile-cache.ts';
 import { until } from '../../../tests/kit/until.ts';
 import type { StepResult } from '../provider.ts';
 import { startTimeOf } from './processes.ts';
@@ -188,7 +189,7 @@ describe.each(levels)('%s', (isolation) => {
         const server = spawn(process.execPath, [join(import.meta.dirname, 'crashing.ts'), ...words], {
           stdio: ['pipe', 'pipe', 'inherit'],
           // Shared by all tests: compiled once.
-          env: { ...process.env, NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled') },
+          env: { ...process.env, ...compileCache },
         });
         await new Promise((resolve) => server.stdout.once('data', resolve));
         const gone = new Promise((resolve) => server.once('exit', resolve));

@@ -2,33 +2,33 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 
 /**
- * What a NAT does with UDP. `cone`: each socket behind it keeps one port outside (endpoint-independent mapping), and
- * only those it has sent to may answer. `open`: the same, but anybody may. `symmetric`: another port for each
- * destination (endpoint-dependent mapping). `blocked`: no UDP at all.
+ * How a NAT treats UDP. `cone`: each socket behind it keeps one external port (endpoint-independent mapping), and only
+ * peers that it has sent to can reply. `open`: the same, but any peer can. `symmetric`: a different port per destination
+ * (endpoint-dependent mapping). `blocked`: no UDP at all.
  */
 export type Nat = 'cone' | 'open' | 'symmetric' | 'blocked';
 
 /** The network behind a NAT, with one host in it. */
 export interface Home {
-  /** The words before a command that run it on the host. */
+  /** The prefix that runs a command on the host. */
   prefix: string[];
-  /** The host's own address, and the one that the world sees. */
+  /** The host's own address, and its public one. */
   inside: string;
   outside: string;
-  /** From now on the NAT drops UDP, or does so no longer. */
+  /** Whether the NAT drops UDP from now on. */
   dropUdp(drop: boolean): void;
 }
 
-/** A world of three networks: a public host, and two homes whose NATs know a way to it and to each other. */
+/** Three networks: a public host, and two homes whose NATs have routes to it and to each other. */
 export interface World {
-  /** The public host's. */
+  /** Runs a command on the public host. */
   prefix: string[];
   address: string;
   homes: [Home, Home];
   remove(): void;
 }
 
-/** Why there can be no such world here; null where there can. */
+/** Why this machine cannot simulate NATs; null if it can. */
 export function whyNoWorld(): string | null {
   if (process.platform !== 'linux') return 'network namespaces need Linux';
   if (process.getuid!() !== 0) return 'network namespaces need root';
@@ -47,7 +47,7 @@ const run = (program: string, ...words: string[]) => execFileSync(program, words
 const inside = (space: string) => ['ip', 'netns', 'exec', space];
 
 export function makeNatWorld(...nats: [Nat, Nat]): World {
-  // Link names are the namespaces' own; only their names are the machine's.
+  // Names of links are local to their namespaces. Names of namespaces are not.
   const name = `cdenat${randomInt(1_000_000)}`;
   const hub = `${name}hub`;
   const spaces: string[] = [];
@@ -89,7 +89,7 @@ export function makeNatWorld(...nats: [Nat, Nat]): World {
 
   function home(number: number, nat: Nat): Home {
     const [router, host] = [`${name}nat${number}`, `${name}host${number}`];
-    // Addresses that documents may use: they are nobody's.
+    // Reserved for documentation, so they belong to no one.
     const wide = number === 1 ? '198.51.100' : '203.0.113';
     const narrow = `192.168.${number}`;
     add(router);
@@ -104,8 +104,8 @@ export function makeNatWorld(...nats: [Nat, Nat]): World {
     rule(...'-t nat -A POSTROUTING -o wan -j MASQUERADE'.split(' '));
     if (nat === 'open')
       rule(...`-t nat -A PREROUTING -i wan -p udp -j DNAT --to-destination ${narrow}.2`.split(' '));
-    // As home routers do: what nobody inside has asked for is dropped. Were it answered (port unreachable), Linux would
-    // take the port for taken, and give the socket inside another one for that very destination.
+    // Home routers drop unsolicited traffic. If it were answered (port unreachable), Linux would consider the port in use and
+    // map the inner socket to another one for that destination.
     const chains = nat === 'open' ? ['INPUT'] : ['INPUT', 'FORWARD'];
     for (const chain of chains) rule(...`-A ${chain} -i wan -m conntrack --ctstate NEW -j DROP`.split(' '));
     const dropUdp = (drop: boolean) => rule(drop ? '-I' : '-D', 'FORWARD', '-p', 'udp', '-j', 'DROP');
@@ -119,7 +119,7 @@ export function makeNatWorld(...nats: [Nat, Nat]): World {
   try {
     add(hub);
     const homes: [Home, Home] = [home(1, nats[0]), home(2, nats[1])];
-    // The way between the homes leads through the hub; nothing leads behind their NATs.
+    // The homes reach each other through the hub. There is no route behind their NATs.
     return { prefix: inside(hub), address: '198.51.100.1', homes, remove };
   } catch (error) {
     remove();

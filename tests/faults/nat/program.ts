@@ -3,6 +3,7 @@
  * Started as `node program.ts KIND` with their input as JSON in NAT_TEST. They print a line of JSON for each event.
  */
 import { createPrivateKey, randomBytes } from 'node:crypto';
+import { flushCompileCache } from 'node:module';
 import { connect, createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { relayPlugin } from '@cde/satellite/relay/plugin.ts';
@@ -14,6 +15,9 @@ import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
 import { openSession } from '@cde/tunnel/session/session.ts';
 import Fastify from 'fastify';
 import type { Given } from './world.ts';
+
+// Otherwise only a process that ends by itself writes it.
+flushCompileCache();
 
 const given = JSON.parse(process.env.NAT_TEST!) as Given;
 /**
@@ -28,7 +32,7 @@ async function satellite(): Promise<void> {
   const app = Fastify({ forceCloseConnections: true });
   await app.register(relayPlugin, { relay });
   await app.listen({ host: '127.0.0.1', port: given.port });
-  // As far away as a real satellite; otherwise no other path could be better.
+  // As distant as a real satellite; otherwise no other path could be better.
   createServer({ noDelay: true }, (client) => {
     const relayed = connect({ host: '127.0.0.1', port: given.port, noDelay: true });
     delayed(client, relayed);
@@ -75,7 +79,7 @@ async function agent(): Promise<void> {
   });
 }
 
-/** Sends random bytes, and compares what comes back, until it is told to stop. */
+/** Sends random bytes and compares their echo until it is told to stop. */
 async function client(): Promise<void> {
   const reply = {
     ticket: given.client.ticket,

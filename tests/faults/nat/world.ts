@@ -10,6 +10,7 @@ import type { NetcheckReport, NetcheckSatellite } from '@cde/tunnel/netcheck/net
 import type { PathKind } from '@cde/tunnel/pipe/path.ts';
 import type { PathChange } from '@cde/tunnel/selection/history.ts';
 import { vi } from 'vitest';
+import { compileCache } from '../../kit/compile-cache.ts';
 import { makeNatWorld, type Nat } from './network.ts';
 
 /** The programs' input. */
@@ -47,7 +48,7 @@ function startProgram(
   const [command, ...words] = [...prefix, process.execPath, program, kind];
   const child = spawn(command!, words, {
     stdio: ['pipe', 'pipe', 'inherit'],
-    env: { ...process.env, NAT_TEST: JSON.stringify(given) },
+    env: { ...process.env, ...compileCache, NAT_TEST: JSON.stringify(given) },
   });
   const said: Program['said'] = [];
   createInterface(child.stdout!).on('line', (line) => said.push(JSON.parse(line)));
@@ -182,7 +183,7 @@ export async function makeSession(nats: [Nat, Nat], paths: PathKind[] = ['relay'
         }, patience);
         return find()!;
       },
-      /** Waits until this many more bytes have been echoed. */
+      /** Waits for the echo of this many more bytes. */
       async more(bytes: number): Promise<void> {
         const got = async () => (await client.ask<{ got: number }>('tell', 'talk')).got;
         const before = await got();

@@ -11,22 +11,22 @@ import { type Machine, makeMachine, type Ran } from '../../kit/machine.ts';
 import { until } from '../../kit/until.ts';
 import { type Host, makeAddress, makeHost, whyNoHosts } from './network.ts';
 
-/** Lets the clock of a laptop's processes jump, and not the machine's. */
+/** Changes the clock of a laptop's processes, and not the machine's. */
 const fakeTime = ['x86_64', 'aarch64']
   .map((processor) => `/usr/lib/${processor}-linux-gnu/faketime/libfaketimeMT.so.1`)
   .find((path) => existsSync(path));
 if (!fakeTime) console.warn('libfaketime is not installed: no clock jumps while a laptop is asleep.');
 
-/** Why these faults cannot be played here; null where they can. */
+/** Why these faults cannot be injected on this machine; null if they can. */
 export const lacking = whyNoHosts();
-if (lacking) console.warn(`The faults of networks are not played: ${lacking}.`);
+if (lacking) console.warn(`Network faults are not tested: ${lacking}.`);
 
 const megabytes = 200;
 let machine: Machine;
 let login: Record<string, string>;
 let sum: string;
 
-/** A server for the tests of this file, at an address that every laptop reaches by its own wire. */
+/** A server for the tests of this file, at an address that every laptop reaches over its own link. */
 export function useServer(): void {
   const place = lacking ? null : makeAddress();
   beforeAll(async () => {
@@ -74,7 +74,7 @@ interface Begun {
   ended: Promise<Ran>;
 }
 
-/** A laptop on a wire of its own, with a configuration, and a background process, of its own. */
+/** A laptop with its own link, configuration and background process. */
 export interface Laptop {
   host: Host;
   folder: string;
@@ -101,7 +101,7 @@ export async function withLaptop(play: (laptop: Laptop) => Promise<void>): Promi
             LD_PRELOAD: fakeTime,
             FAKETIME_TIMESTAMP_FILE: clockOf(folder),
             FAKETIME_CACHE_DURATION: '1',
-            // As on a machine that sleeps: what counts from the boot stands still.
+            // As on a machine that sleeps: the monotonic clock stops.
             FAKETIME_DONT_FAKE_MONOTONIC: '1',
           }),
         },
@@ -126,10 +126,10 @@ export async function withLaptop(play: (laptop: Laptop) => Promise<void>): Promi
   }
 }
 
-/** By how many seconds a laptop's clock is ahead. */
+/** The file with the seconds that a laptop's clock is ahead. */
 const clockOf = (folder: string) => join(folder, 'clock');
 
-/** A command that prints numbers for as many seconds, and what it prints. */
+/** A command that prints numbers for this many seconds, and its output. */
 function counting(seconds: number) {
   const count = seconds * 10;
   return {
@@ -144,7 +144,7 @@ const sizeOf = (path: string) =>
     () => 0,
   );
 
-/** The fault hits a running command; all of what it prints comes, once and in order. */
+/** Injects the fault into a running command, whose output arrives complete and in order. */
 export const aCommand = (seconds: number, fault: (laptop: Laptop) => Promise<void>) =>
   withLaptop(async (laptop) => {
     const { command, printed } = counting(seconds);
@@ -156,13 +156,13 @@ export const aCommand = (seconds: number, fault: (laptop: Laptop) => Promise<voi
     expect(ran).toMatchObject({ code: 0, stdout: printed });
   });
 
-/** The fault hits an rsync of 200 MB from the workspace when it has got a quarter of it. */
+/** Injects the fault into an rsync of 200 MB from the workspace after a quarter of it. */
 export const aTransfer = (fault: (laptop: Laptop) => Promise<void>) =>
   withLaptop(async (laptop) => {
     const { folder, begin } = laptop;
     const [source, target] = [join(machine.folder, 'sent'), join(folder, 'got')];
     const rsh = `ssh -F ${join(folder, '.ssh/config')}`;
-    // To the workspace, and back from it under the fault.
+    // Upload first, then download under the fault.
     const there = await begin(
       'rsync',
       '--inplace',
@@ -183,7 +183,7 @@ export const aTransfer = (fault: (laptop: Laptop) => Promise<void>) =>
     await laptop.ssh(`rm ${folder.split('/').at(-1)}`).ended;
   });
 
-/** Nothing gets through for so long, and nobody is told. */
+/** Drops everything silently for this long. */
 export const cut = (seconds: number) => async (laptop: Laptop) => {
   await laptop.host.set({ down: true });
   await delay(seconds * 1000);
@@ -191,8 +191,8 @@ export const cut = (seconds: number) => async (laptop: Laptop) => {
 };
 
 /**
- * The laptop's processes stand still for so long, nothing reaches it, and its clock is another afterwards, as much
- * later as if it had been a night: a closed lid.
+ * A closed lid: the laptop's processes are frozen for this long and nothing reaches it. Afterwards its clock has advanced by
+ * a whole night.
  */
 export const asleep = (seconds: number) => async (laptop: Laptop) => {
   const pids = laptop.host.pids();

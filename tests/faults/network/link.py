@@ -9,7 +9,7 @@ import ctypes, fcntl, heapq, json, os, random, select, struct, subprocess, sys, 
 
 netns, name, near, far = sys.argv[1:5]
 MTU = 1400
-# Longer queues than a router's, so that what is lost is what was to be lost.
+# Longer queues than a router's, so that only the configured share is lost.
 QUEUE = 4000
 
 
@@ -36,7 +36,7 @@ enter("/run/netns/" + netns)
 ends.append(tun("wan", far, near))
 enter("/proc/self/fd/%d" % here)
 
-# A router holds as much; what comes on top is dropped.
+# As much as a router holds; more is dropped.
 HELD = 256 * 1024
 state = {"delayMs": 0, "loss": 0, "down": False, "megabits": 0}
 free = {ends[0]: 0, ends[1]: 0}

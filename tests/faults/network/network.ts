@@ -3,25 +3,25 @@ import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
-/** What the wire does, each way; what is not named stays as it is. */
+/** Properties of a link, in each direction. Those left out do not change. */
 export interface Wire {
   delayMs?: number;
   /** 0 to 1. */
   loss?: number;
-  /** The rate, each way; 0: as fast as it goes. */
+  /** The rate in each direction; 0: unlimited. */
   megabits?: number;
-  /** Nothing gets through, and nobody is told. */
+  /** Drops everything silently. */
   down?: boolean;
 }
 
-/** A host of its own: a network namespace, and one wire to the machine's. */
+/** A host in a network namespace, with one link to this machine. */
 export interface Host {
-  /** The words before a command that run it there. */
+  /** The prefix that runs a command on the host. */
   prefix: string[];
-  /** The one it has at first. */
+  /** Its first address. */
   address: string;
   set(wire: Wire): Promise<void>;
-  /** Another address in the place of the one it has, as when a laptop changes its Wi-Fi. */
+  /** Replaces its address, as when a laptop changes its Wi-Fi. */
   changeAddress(): void;
   /** The processes that run there. */
   pids(): number[];
@@ -30,7 +30,7 @@ export interface Host {
   remove(): Promise<void>;
 }
 
-/** Why there can be no such hosts here; null where there can. */
+/** Why this machine cannot have such hosts; null if it can. */
 export function whyNoHosts(): string | null {
   if (process.platform !== 'linux') return 'network namespaces need Linux';
   if (process.getuid!() !== 0) return 'network namespaces need root';
@@ -46,7 +46,7 @@ export function whyNoHosts(): string | null {
 
 const run = (program: string, ...words: string[]) => execFileSync(program, words, { stdio: 'pipe' });
 
-/** An address of this machine that every host reaches, each by its own wire. */
+/** An address of this machine that every host reaches over its own link. */
 export function makeAddress(): { address: string; remove(): void } {
   const address = `10.76.${randomInt(256)}.${randomInt(1, 255)}`;
   run('ip', 'addr', 'add', `${address}/32`, 'dev', 'lo');
@@ -54,7 +54,7 @@ export function makeAddress(): { address: string; remove(): void } {
 }
 
 export async function makeHost(): Promise<Host> {
-  // 10.77.0.0/16 in pieces of four addresses: several tests at once have several hosts.
+  // Four addresses of 10.77.0.0/16 for each host, because tests run concurrently.
   const number = randomInt(1, 16_000);
   const at = (last: number) => `10.77.${number >> 6}.${((number & 63) << 2) + last}`;
   const name = `cdefault${number}`;
@@ -101,7 +101,7 @@ export async function makeHost(): Promise<Host> {
     iptables: (...words) => void run('ip', 'netns', 'exec', name, 'iptables', ...words),
     async remove() {
       waiting = [];
-      // Whatever runs there, such as the background process of cde, ends with its host.
+      // Processes on it, such as the background process of cde, end with it.
       for (const pid of pids()) process.kill(pid, 'SIGKILL');
       link.stdin!.end();
       if (link.exitCode === null) await once(link, 'exit');
