@@ -1,22 +1,23 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { pack } from 'tar-stream';
+import {
+  type AgentSource as AgentFilesSource,
+  agentFiles,
+  agentFolder,
+  hashAgentFiles,
+  packAgentFiles,
+} from '../agent-files.ts';
 import { ProviderFailure } from '../failure.ts';
 import { accept, orNull, statusOf } from './engine.ts';
 import { agentVolume, labels } from './names.ts';
-
-/** Where the agent is in every workspace. */
-export const agentFolder = '/opt/cde';
 
 /** Where the agent comes from. */
 export type AgentSource =
   /** An image built by docker/Dockerfile, which has the C library that Node needs: for images with any or none. */
   | { image: string }
   /** This server's own bundle and Node: for images with glibc, of this server's platform. */
-  | { folder: string; node: string };
+  | AgentFilesSource;
 
 /** Filling takes seconds. An attempt this old was given up, by a server that was killed. */
 const staleAfterMs = 120_000;
@@ -107,32 +108,11 @@ async function runFiller(filler: Dockerode.Container): Promise<void> {
   });
 }
 
-async function filesOf({ folder, node }: { folder: string; node: string }) {
-  const found = await readdir(folder).catch((): string[] => []);
-  if (!found.includes('enter.mjs'))
-    throw new ProviderFailure({
-      code: 'agent-not-installed',
-      message: `The agent is not built: ${folder} has no enter.mjs.`,
-      hint: 'Run node scripts/build-agent.mjs, or set CDE_DOCKER_AGENT_IMAGE.',
-      fault: 'system',
-    });
-  const names = found.filter((name) => /\.(mjs|node)$/.test(name)).sort();
-  return [
-    ...names.map((name) => ({ name, path: join(folder, name), mode: 0o644 })),
-    { name: 'node', path: node, mode: 0o755 },
-  ];
-}
+const filesOf = (source: AgentFilesSource) => agentFiles(source, ', or set CDE_DOCKER_AGENT_IMAGE');
 
 async function hashOf(source: AgentSource): Promise<string> {
-  const hash = createHash('sha256');
-  if ('image' in source) hash.update(source.image);
-  else {
-    for (const { name, path } of await filesOf(source)) {
-      hash.update(`${name} ${(await stat(path)).size}\n`);
-      hash.update(name === 'node' ? process.version : await readFile(path));
-    }
-  }
-  return hash.digest('hex').slice(0, 16);
+  if ('image' in source) return createHash('sha256').update(source.image).digest('hex').slice(0, 16);
+  return hashAgentFiles(await filesOf(source));
 }
 
 async function upload(filler: Dockerode.Container, source: { folder: string; node: string }): Promise<void> {
@@ -141,13 +121,7 @@ async function upload(filler: Dockerode.Container, source: { folder: string; nod
   // Reported by `sent` unless reading fails first.
   sent.catch(() => {});
   try {
-    for (const { name, path, mode } of await filesOf(source)) {
-      const { size } = await stat(path);
-      await new Promise<void>((resolve, reject) => {
-        const entry = archive.entry({ name, size, mode }, (error) => (error ? reject(error) : resolve()));
-        createReadStream(path).on('error', reject).pipe(entry);
-      });
-    }
+    await packAgentFiles(archive, await filesOf(source));
     archive.finalize();
   } catch (error) {
     archive.destroy(error as Error);

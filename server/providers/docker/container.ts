@@ -2,10 +2,10 @@ import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
 import type { DockerSection } from '@cde/api/template-file.ts';
 import { gatewayServerUrl } from '@cde/tunnel/network/gateway.ts';
 import type Dockerode from 'dockerode';
+import { agentFolder } from '../agent-files.ts';
 import type { EnterPlan } from '../prepare/enter-plan.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { formatQuantity, parseQuantity } from '../quantity.ts';
-import { agentFolder } from './agent-volume.ts';
 import { containerName, labels } from './names.ts';
 
 /** Where the folder of the server's sockets appears, if the engine is on the server's machine. */

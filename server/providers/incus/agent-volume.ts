@@ -1,21 +1,8 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import { pack } from 'tar-stream';
-import { ProviderFailure } from '../failure.ts';
+import { type AgentSource, agentFiles, hashAgentFiles, packAgentFiles } from '../agent-files.ts';
 import { accept, alreadyThere, type IncusClient, orNull, path } from './client.ts';
 import { keys } from './names.ts';
 import type { HomePlace } from './state.ts';
-
-/** Where the agent is in every workspace. */
-export const agentFolder = '/opt/cde';
-
-/** This server's own bundle and Node: for instances with glibc, of this server's processor. */
-export interface AgentSource {
-  folder: string;
-  node: string;
-}
 
 interface Volume {
   config: Record<string, string>;
@@ -29,10 +16,12 @@ interface Volume {
 export function makeAgentVolumes(source: AgentSource, installation: string) {
   let hashing: Promise<string> | undefined;
   const hash = () => {
-    hashing ??= hashOf(source).catch((error) => {
-      hashing = undefined;
-      throw error;
-    });
+    hashing ??= agentFiles(source)
+      .then(hashAgentFiles)
+      .catch((error) => {
+        hashing = undefined;
+        throw error;
+      });
     return hashing;
   };
 
@@ -96,38 +85,13 @@ async function markComplete(
     .then(() => true);
 }
 
-async function filesOf({ folder, node }: AgentSource) {
-  const found = await readdir(folder).catch((): string[] => []);
-  if (!found.includes('enter.mjs'))
-    throw new ProviderFailure({
-      code: 'agent-not-installed',
-      message: `The agent is not built: ${folder} has no enter.mjs.`,
-      hint: 'Run node scripts/build-agent.mjs.',
-      fault: 'system',
-    });
-  const names = found.filter((name) => /\.(mjs|node)$/.test(name)).sort();
-  return [
-    ...names.map((name) => ({ name, path: join(folder, name), mode: 0o644 })),
-    { name: 'node', path: node, mode: 0o755 },
-  ];
-}
-
-async function hashOf(source: AgentSource): Promise<string> {
-  const hash = createHash('sha256');
-  for (const { name, path: file } of await filesOf(source)) {
-    hash.update(`${name} ${(await stat(file)).size}\n`);
-    hash.update(name === 'node' ? process.version : await readFile(file));
-  }
-  return hash.digest('hex').slice(0, 16);
-}
-
 /** A backup of the volume as Incus writes one, which is the way to create a volume with content in one call. */
 async function archiveOf(
   source: AgentSource,
   volume: { name: string; pool: string; config: Record<string, string> },
 ) {
   const archive = pack();
-  const files = await filesOf(source);
+  const files = await agentFiles(source);
   // JSON is YAML.
   const index = JSON.stringify({
     name: volume.name,
@@ -147,15 +111,7 @@ async function archiveOf(
   const write = async () => {
     archive.entry({ name: 'backup/index.yaml' }, index);
     archive.entry({ name: 'backup/volume', type: 'directory', mode: 0o755 });
-    for (const { name, path: file, mode } of files) {
-      const { size } = await stat(file);
-      await new Promise<void>((resolve, reject) => {
-        const entry = archive.entry({ name: `backup/volume/${name}`, size, mode }, (error) =>
-          error ? reject(error) : resolve(),
-        );
-        createReadStream(file).on('error', reject).pipe(entry);
-      });
-    }
+    await packAgentFiles(archive, files, 'backup/volume/');
     archive.finalize();
   };
   write().catch((error) => archive.destroy(error as Error));

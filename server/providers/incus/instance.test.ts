@@ -2,13 +2,13 @@ import { IncusSection } from '@cde/api/template-file.ts';
 import { gatewayServerUrl } from '@cde/tunnel/network/gateway.ts';
 import { expect, test } from 'vitest';
 import type { WorkspaceSpec } from '../provider.ts';
+import { agentUnit, type UnitPlan } from '../vm/unit.ts';
 import { IncusError } from './client.ts';
 import { explainExit } from './exit.ts';
 import { imageSource } from './image.ts';
 import { describeIsolation, type InstancePlan, workspaceInstance } from './instance.ts';
 import { workspaceOf } from './names.ts';
 import { refusal } from './refusal.ts';
-import { agentUnit, type UnitPlan } from './unit.ts';
 
 const section = (given: Record<string, unknown> = {}) => IncusSection.parse({ image: 'dev', ...given });
 const plan = (given: Record<string, unknown> = {}, changes: Partial<InstancePlan> = {}): InstancePlan => ({

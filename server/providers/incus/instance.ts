@@ -1,12 +1,12 @@
 import type { IncusSection } from '@cde/api/template-file.ts';
+import { agentFolder } from '../agent-files.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { formatQuantity, parseQuantity } from '../quantity.ts';
-import { agentFolder } from './agent-volume.ts';
+import { gatewayInside } from '../vm/unit.ts';
 import { imageSource } from './image.ts';
 import { instanceName, keys } from './names.ts';
 import type { HomePlace } from './state.ts';
 import type { Devices, Surroundings } from './surroundings.ts';
-import { gatewayInside } from './unit.ts';
 
 export type Kind = 'container' | 'virtual-machine';
 

@@ -1,6 +1,7 @@
 import { ProviderFailure } from '../failure.ts';
 import { tokenFile } from '../prepare/enter-plan.ts';
 import type { AgentLaunch } from '../provider.ts';
+import { unitFile, unitName } from '../vm/unit.ts';
 import {
   accept,
   type IncusClient,
@@ -13,7 +14,6 @@ import {
   statusOf,
 } from './client.ts';
 import type { Instance } from './instance.ts';
-import { unitFile, unitName } from './unit.ts';
 
 type Target = Pick<Instance, 'name' | 'project'>;
 

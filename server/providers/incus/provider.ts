@@ -1,9 +1,10 @@
 import type { Log } from '@cde/tunnel/log.ts';
 import type { IncusAddress } from '../../incus-address.ts';
+import type { AgentSource } from '../agent-files.ts';
 import { makeBackgroundWork } from '../background.ts';
 import { ProviderFailure } from '../failure.ts';
 import type { Observation, Provider, ProviderState, StepContext, StepResult } from '../provider.ts';
-import { type AgentSource, makeAgentVolumes } from './agent-volume.ts';
+import { makeAgentVolumes } from './agent-volume.ts';
 import { type IncusClient, isBusy, isUnreachable, makeIncusClient, messageOf, statusOf } from './client.ts';
 import { watchInstances } from './events.ts';
 import { readExit } from './exit.ts';

@@ -1,6 +1,8 @@
 import { ProviderFailure } from '../failure.ts';
-import { enteredLine, findEnterFailure } from '../prepare/enter-plan.ts';
+import { enteredLine } from '../prepare/enter-plan.ts';
 import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../provider.ts';
+import { describeEarlyExit } from '../vm/agent-exit.ts';
+import { agentUnit } from '../vm/unit.ts';
 import type { IncusClient } from './client.ts';
 import { createInstance, kindOf, launchInstance } from './create.ts';
 import { ensureHome } from './ensure-home.ts';
@@ -20,7 +22,6 @@ import type { IncusParts } from './parts.ts';
 import { type State, writeState } from './state.ts';
 import { endInstance, findInstance } from './stop.ts';
 import { findSurroundings } from './surroundings.ts';
-import { agentUnit } from './unit.ts';
 
 const pollMs = 100;
 /** A system that boots longer than this hangs. */
@@ -138,33 +139,10 @@ async function agentOf(
 
 async function earlyExit(client: IncusClient, found: Instance, state: State): Promise<StepResult<never>> {
   const tail = await logTail(client, found);
-  const said = findEnterFailure(tail);
-  const { cause, text, isNotExecutable } = await readExit(client, found);
-  const failed = (code: string, message: string, fault: 'user' | 'system', hint?: string) =>
-    ({
-      kind: 'failed',
-      state: writeState({ ...state, reportedRun: runOf(found) }),
-      error: { code, message, detail: tail.trim() || 'It printed nothing.', ...(hint && { hint }), fault },
-    }) as const;
-  if (said) return failed(said.code, said.message, 'user');
-  if (isNotExecutable)
-    return failed(
-      'image-not-supported',
-      'The image has no glibc, which the agent needs.',
-      'user',
-      'Use another image.',
-    );
-  if (cause === 'out-of-memory')
-    return failed(
-      'agent-out-of-memory',
-      `The agent ${text} right after its start.`,
-      'user',
-      "Raise the template's limit incus.memory.",
-    );
-  return failed(
-    'agent-died',
-    `The agent ${text} right after its start.`,
-    'system',
-    'Its last lines are above; start the workspace again when their cause is gone.',
-  );
+  const exit = await readExit(client, found);
+  return {
+    kind: 'failed',
+    state: writeState({ ...state, reportedRun: runOf(found) }),
+    error: describeEarlyExit(exit, tail, "Raise the template's limit incus.memory."),
+  };
 }

@@ -1,7 +1,7 @@
 import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
 import { gatewayServerUrl } from '@cde/tunnel/network/gateway.ts';
+import { agentFolder } from '../agent-files.ts';
 import type { EnterPlan } from '../prepare/enter-plan.ts';
-import { agentFolder } from './agent-volume.ts';
 
 /** Where the folder of the server's sockets appears. Not below /run, which systemd mounts over. */
 export const gatewayInside = '/opt/cde-gateway';
@@ -19,11 +19,21 @@ export interface UnitPlan {
   canBeRoot: boolean;
   processes: number;
   graceSeconds: number;
+  /** Certificate authorities, in PEM, that the agent trusts beside the public ones. */
+  certificateAuthorities?: string | undefined;
+  /** Whether the serial console gets the end of the log and how the agent ended, for platforms that show nothing else. */
+  reportsToConsole?: boolean;
 }
+
+/** On the serial console: how the agent ended follows. */
+export const endedPrefix = 'cde-agent ended: ';
 
 /** Quoted for Environment=, where % is a specifier. */
 const setting = (name: string, value: string) =>
-  `Environment="${name}=${value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('%', '%%')}"`;
+  `Environment="${name}=${value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('%', '%%').replaceAll('\n', '\\n')}"`;
+
+const exitReport = '"$$SERVICE_RESULT $$EXIT_CODE $$EXIT_STATUS $$(systemctl is-system-running)"';
+const toConsole = `{ tail -c 6000 ${agentLog}; echo "${endedPrefix}$$(cat ${agentExit})"; } > /dev/console`;
 
 /** Startup scripts need the network, and agents that use a socket do not. At most 5 s, because some never get any. */
 const untilRouted =
@@ -50,13 +60,16 @@ SuccessAction=poweroff-force
 ExecStartPre=-+/bin/sh -c 'hostname ${enter.hostname} || echo ${enter.hostname} > /proc/sys/kernel/hostname'
 ExecStartPre=-/bin/sh -c '${untilRouted}'
 ExecStart=${agentFolder}/node ${agentFolder}/enter.mjs
-ExecStopPost=/bin/sh -c 'echo "$$SERVICE_RESULT $$EXIT_CODE $$EXIT_STATUS $$(systemctl is-system-running)" > ${agentExit}'
+ExecStopPost=/bin/sh -c 'echo ${exitReport} > ${agentExit}'${plan.reportsToConsole ? `\nExecStopPost=-/bin/sh -c '${toConsole}'` : ''}
 ${[
   setting('HOME', enter.home),
   setting('CDE_ENTER', JSON.stringify(enter)),
   setting(agentEnvironment.serverUrl, serverUrl),
   setting(agentEnvironment.token, tokenOnStdin),
   ...(hasGateway ? [setting(agentEnvironment.gateway, gatewayInside)] : []),
+  ...(plan.certificateAuthorities === undefined
+    ? []
+    : [setting(agentEnvironment.certificateAuthorities, plan.certificateAuthorities)]),
 ].join('\n')}
 StandardOutput=file:${agentLog}
 StandardError=inherit
