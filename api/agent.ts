@@ -156,6 +156,22 @@ export const registerAgent = endpoint({
   body: RegisterAgent,
   reply: AgentManifest,
 });
+export const bootAgent = endpoint({
+  method: 'POST',
+  path: '/api/v1/agent/boot',
+  tag,
+  summary:
+    'Exchange the boot secret of a virtual machine for the token of its agent, until that has registered',
+  permission: 'public',
+  body: z.object({ build: Id, secret: z.string().max(100) }),
+  reply: z.object({
+    token: z.string(),
+    version: z
+      .string()
+      .describe('Of the program, which GET /api/v1/agent/program/VERSION returns as .tar.gz'),
+  }),
+});
+export const agentProgramPath = '/api/v1/agent/program/:version';
 export const postAgentLogs = endpoint({
   method: 'POST',
   path: '/api/v1/agent/logs',

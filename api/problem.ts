@@ -69,6 +69,8 @@ export const catalogue = {
   'workspace-not-running': 409,
   'agent-not-connected': 409,
   'agent-superseded': 410,
+  'agent-version-not-found': 404,
+  'boot-rejected': 409,
   'port-not-shared': 404,
   'port-request-foreign': 403,
   'port-sign-in-failed': 401,

@@ -243,6 +243,63 @@ export const IncusSection = z.strictObject({
 });
 export type IncusSection = z.infer<typeof IncusSection>;
 
+const AwsName = z.string().max(128);
+
+/** Settings of the `ec2` provider. Strings can contain expressions. */
+export const Ec2Section = z.strictObject({
+  image: z.string().max(400).describe('An AMI: its id, or a pattern of its name, whose newest match is used'),
+  imageOwner: AwsName.optional().describe(
+    'Whose AMIs a pattern matches: an account, or amazon; by default your own',
+  ),
+  instanceType: z.string().max(400),
+  user: z
+    .union([z.string().max(400), z.number().int().min(0).max(maxInteger)])
+    .default(1000)
+    .describe('The uid of the developer'),
+  zone: z.string().max(400).optional().describe('The availability zone; a home elsewhere is moved there'),
+  subnets: z
+    .array(AwsName)
+    .max(20)
+    .default([])
+    .describe('By default those of the default VPC. Homes are created in one of their zones'),
+  securityGroups: z
+    .array(AwsName)
+    .max(16)
+    .default([])
+    .describe('By default one that permits no incoming connections'),
+  publicAddress: z.boolean().optional().describe('By default as the subnet says'),
+  instanceProfile: AwsName.optional().describe('The role that programs of the workspace have on AWS'),
+  disk: Amount.optional().describe('The size of the root disk'),
+  volumeType: z.enum(['gp3', 'gp2', 'io2', 'io1', 'st1', 'sc1']).default('gp3').describe('Of the home'),
+  kmsKey: z.string().max(400).optional().describe('Encrypts the volumes; by default the key of the account'),
+  spot: z.boolean().default(false).describe('Cheaper, and AWS can reclaim the instance at any time'),
+  onStop: z
+    .enum(['terminate', 'keep'])
+    .default('terminate')
+    .describe('`keep`: the next start boots the same instance with its root disk'),
+  snapshots: z
+    .strictObject({ keep: z.number().int().min(1).max(100) })
+    .optional()
+    .describe('A snapshot of the home after each stop'),
+  processes: Amount.optional().describe('The limit of processes and threads; by default 8192'),
+  allowPrivilegeEscalation: z
+    .boolean()
+    .default(false)
+    .describe('Lets the developer become root inside the instance with sudo'),
+  tags: boundedRecord(
+    z
+      .string()
+      .max(127)
+      .regex(/^(?!aws:|cde:|Name$)/, 'use another key: aws:, cde: and Name are taken'),
+    z.string().max(400),
+    30,
+  )
+    .default({})
+    .describe('Tags of instances and volumes, for the bill'),
+  env: Env.default({}),
+});
+export type Ec2Section = z.infer<typeof Ec2Section>;
+
 /** A manifest from the folder of the template; its strings can contain expressions. */
 export const Manifest = z
   .object({
@@ -311,7 +368,7 @@ export const TemplateFile = z.strictObject({
   title: z.string().max(80).optional(),
   description: z.string().max(4000).optional(),
   icon: z.string().max(200).optional().describe('An emoji, or a path within the folder'),
-  provider: z.enum(['local', 'docker', 'incus', 'kubernetes']),
+  provider: z.enum(['local', 'docker', 'incus', 'ec2', 'kubernetes']),
   parameters: z.array(Parameter).max(50).default([]),
   home: z
     .strictObject({
@@ -336,6 +393,7 @@ export const TemplateFile = z.strictObject({
   local: LocalSection.default({}),
   docker: DockerSection.optional().describe('Required if the provider is docker'),
   incus: IncusSection.optional().describe('Required if the provider is incus'),
+  ec2: Ec2Section.optional().describe('Required if the provider is ec2'),
   kubernetes: KubernetesSection.optional().describe('Required if the provider is kubernetes'),
 });
 export type TemplateFile = z.infer<typeof TemplateFile>;

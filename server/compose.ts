@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import { type BaseOptions, basePlugin } from './base.ts';
+import { bootsPlugin } from './boots/plugin.ts';
 import { accessRevocationPlugin, connectionsPlugin } from './connections/plugin.ts';
 import { databasePlugin } from './database/plugin.ts';
 import { eventsPlugin } from './events/plugin.ts';
@@ -12,6 +13,7 @@ import { nodesPlugin } from './nodes/plugin.ts';
 import { orphansPlugin } from './orphans/plugin.ts';
 import { portsPlugin } from './ports/plugin.ts';
 import { dockerProviderPlugin } from './providers/docker/plugin.ts';
+import { ec2ProviderPlugin } from './providers/ec2/plugin.ts';
 import { gatewayPlugin } from './providers/gateway/plugin.ts';
 import { incusProviderPlugin } from './providers/incus/plugin.ts';
 import { localProviderPlugin } from './providers/local/plugin.ts';
@@ -56,6 +58,8 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(localProviderPlugin);
   await app.register(dockerProviderPlugin);
   await app.register(incusProviderPlugin);
+  await app.register(bootsPlugin);
+  await app.register(ec2ProviderPlugin);
   await app.register(kubernetesPlugin);
   await app.register(orphansPlugin);
   await app.register(templatesPlugin);

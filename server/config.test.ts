@@ -122,3 +122,13 @@ test('a Docker engine: that of the machine on loopback only, another only over T
   for (const url of ['ssh://-oProxyCommand=sh', 'ssh://ada:secret@build', 'http://build:2375'])
     expect(() => readConfig([], { ...reachable, CDE_DOCKER: url })).toThrow(/unix:\/\/\/PATH/);
 });
+
+test('EC2 only if a region is named', () => {
+  expect(readConfig([], {}).ec2).toBeNull();
+  expect(readConfig([], { CDE_EC2: 'eu-central-1' }).ec2).toEqual({ region: 'eu-central-1' });
+  const endpoint = 'http://127.0.0.1:5000';
+  expect(readConfig([], { CDE_EC2: 'us-gov-west-1', CDE_EC2_ENDPOINT: endpoint }).ec2).toMatchObject({
+    endpoint,
+  });
+  expect(() => readConfig([], { CDE_EC2: 'Frankfurt' })).toThrow(/region/);
+});

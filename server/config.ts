@@ -146,6 +146,16 @@ const settings = {
     default: undefined,
     help: 'Directory with client.crt, client.key and server.crt for an Incus server at https://',
   },
+  ec2: {
+    schema: z.literal('off').or(z.string().regex(/^[a-z]{2}(-[a-z]+)+-\d$/, 'a region such as eu-central-1')),
+    default: 'off',
+    help: 'AWS region for workspaces on EC2, or off; credentials as the AWS command finds them',
+  },
+  ec2Endpoint: {
+    schema: plainUrl,
+    default: undefined,
+    help: "URL of the EC2 API, if not the region's public one",
+  },
   cluster: {
     schema: z.string().min(1),
     default: undefined,
@@ -164,7 +174,7 @@ const settings = {
   agentCa: {
     schema: CertificateAuthorities,
     default: undefined,
-    help: 'PEM file of certificate authorities that agents in pods trust beside the public ones',
+    help: 'PEM file of certificate authorities that agents in pods and on EC2 trust beside the public ones',
   },
   builderImage: {
     schema: imageName,
@@ -274,6 +284,8 @@ export interface Config
     | 'dockerCertificates'
     | 'incus'
     | 'incusCertificates'
+    | 'ec2'
+    | 'ec2Endpoint'
   > {
   accessUrl: string;
   dataDir: string;
@@ -282,6 +294,8 @@ export interface Config
   docker: EngineAddress | null;
   /** The Incus server; null: no workspaces on Incus. */
   incus: IncusAddress | null;
+  /** The region for workspaces on EC2; null: none. */
+  ec2: { region: string; endpoint: string | undefined } | null;
   /** The suffix of the host names of shared ports (`.dev.example.com`), or null if they are served by path. */
   portHost: string | null;
   /** Whether only this machine can reach the server. */
@@ -361,6 +375,7 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
     dataDir: resolve(given.dataDir ?? defaultDataDir(env)),
     docker: readEngineAddress(given, env, { loopback, accessUrl }),
     incus: readIncusAddress(given),
+    ec2: given.ec2 === 'off' ? null : { region: given.ec2, endpoint: given.ec2Endpoint },
     dockerConfig: given.dockerConfig ?? join(homedir(), '.docker/config.json'),
     localProvider: given.localProvider === 'on' || (given.localProvider === 'auto' && loopback),
     loopback,

@@ -28,7 +28,7 @@ test('docs/errors.md lists the errors of sessions', () => {
 
 test('docs/configuration.md names every setting', () => {
   const page = readFileSync(join(root, 'docs/configuration.md'), 'utf8');
-  const flags = [...describeSettings().matchAll(/^ +(--[a-z-]+)/gm)].map((match) => match[1]!);
+  const flags = [...describeSettings().matchAll(/^ +(--[a-z0-9-]+)/gm)].map((match) => match[1]!);
   expect(flags.length).toBeGreaterThan(10);
   expect(flags.filter((flag) => !page.includes(`\`${flag}\``))).toEqual([]);
 });

@@ -20,6 +20,7 @@ const nouns = [
   'providers',
   'database',
   'http',
+  'boots',
   'events',
   'identity',
   'idle',

@@ -160,6 +160,7 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/orphans/adopt`]: writeClusters,
 
   [`POST ${v1}/agent/register`]: forAgents,
+  [`POST ${v1}/agent/boot`]: { own: anybody },
   [`POST ${v1}/agent/logs`]: forAgents,
   [`POST ${v1}/agent/startup`]: forAgents,
   [`POST ${v1}/agent/stats`]: forAgents,
@@ -174,6 +175,7 @@ const rules: Record<string, Rule> = {
 /** Routes outside the API contract that authorize themselves. An allowed WebSocket route replies 404 without an upgrade. */
 const gatedRoutes: Record<string, Caller[]> = {
   'GET /metrics': ['auditor', 'owner', 'read'],
+  [`GET ${v1}/agent/program/:version`]: ['agent'],
   [`GET ${v1}/events`]: [...people, 'read', 'connect'],
   [`GET ${v1}/workspaces/:workspace/terminal`]: [...people, 'connect'],
 };
@@ -418,6 +420,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
       version: '1',
       hostname: 'walk',
     }),
+    [`POST ${v1}/agent/boot`]: () => ({ build: world.mine.buildId, secret: 'cde_boot_unknown' }),
     [`POST ${v1}/agent/logs`]: () => ({ process: 'walk', lines: [] }),
     [`POST ${v1}/agent/startup`]: () => ({ state: 'none' }),
     [`POST ${v1}/agent/stats`]: () => ({

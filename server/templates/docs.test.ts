@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import {
   DockerSection,
+  Ec2Section,
   IncusSection,
   KubernetesBuilder,
   KubernetesSection,
@@ -47,6 +48,7 @@ test.each([
   'local',
   'docker',
   'incus',
+  'ec2',
   'kubernetes',
 ])('what the starter %s has as a comment is valid', async (name) => {
   const file = await readFile(new URL(`../../templates/${name}/template.yaml`, import.meta.url), 'utf8');
@@ -74,13 +76,14 @@ test('docs/templates.md names every key', async () => {
     LocalSection,
     DockerSection,
     IncusSection,
+    Ec2Section,
     KubernetesSection,
     KubernetesService,
     KubernetesBuilder,
   ];
   for (const key of shapes.flatMap(({ shape }) => Object.keys(shape))) expect(docs).toContain(`\`${key}\``);
   const kubernetes = docs.slice(docs.indexOf('## Kubernetes'));
-  for (const { shape } of shapes.slice(4)) {
+  for (const { shape } of shapes.slice(5)) {
     for (const key of Object.keys(shape)) expect(kubernetes).toContain(`\`${key}\``);
   }
 });

@@ -212,6 +212,7 @@ function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]
     ['local', 'env'],
     ['docker', 'env'],
     ['incus', 'env'],
+    ['ec2', 'env'],
     ['kubernetes', 'env'],
   ]) {
     const env = asMap(path.length === 1 ? root.env : asMap(root[path[0]!]).env);

@@ -1,6 +1,4 @@
 import {
-  type DockerSection,
-  type IncusSection,
   KubernetesBuilder,
   type KubernetesSection,
   type Manifest,
@@ -115,30 +113,21 @@ export function evaluateTemplate(
       Object.entries(env).map(([name, value]) => [name, String(field([...path, name], value))]),
     );
 
-  const kubernetes =
-    template.kubernetes &&
-    (mapScalars(
-      // A builder that is just wanted gets what one gets that is written out.
-      template.kubernetes.builder === true
-        ? { ...template.kubernetes, builder: KubernetesBuilder.parse({}) }
-        : template.kubernetes,
-      (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)),
-      ['kubernetes'],
-    ) as KubernetesSection);
-  const docker =
-    template.docker &&
-    (mapScalars(
-      template.docker,
-      (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)),
-      ['docker'],
-    ) as DockerSection);
-  const incus =
-    template.incus &&
-    (mapScalars(
-      template.incus,
-      (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)),
-      ['incus'],
-    ) as IncusSection);
+  const section = <T extends object>(name: string, given: T | undefined) =>
+    given &&
+    (mapScalars(given, (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)), [
+      name,
+    ]) as T);
+  const kubernetes = section<KubernetesSection>(
+    'kubernetes',
+    // A builder that is just wanted gets what one gets that is written out.
+    template.kubernetes?.builder === true
+      ? { ...template.kubernetes, builder: KubernetesBuilder.parse({}) }
+      : template.kubernetes,
+  );
+  const docker = section('docker', template.docker);
+  const incus = section('incus', template.incus);
+  const ec2 = section('ec2', template.ec2);
   const manifests = template.manifests?.map(
     (manifest) =>
       mapScalars(manifest, (value, path) =>
@@ -149,6 +138,12 @@ export function evaluateTemplate(
   );
   const home = { size: field(['home', 'size'], template.home.size)?.toString() };
   const issues: LocatedIssue[] = [];
+  if (ec2?.spot && ec2.onStop === 'keep')
+    issues.push({
+      path: ['ec2', 'onStop'],
+      message: 'a spot instance cannot be kept when the workspace stops',
+      hint: 'leave out spot, or onStop: keep',
+    });
   if (kubernetes) {
     issues.push(...sectionIssues(kubernetes));
     manifests?.forEach((manifest, index) => {
@@ -175,6 +170,7 @@ export function evaluateTemplate(
       ...localEnv,
       ...(docker?.env as Record<string, string> | undefined),
       ...(incus?.env as Record<string, string> | undefined),
+      ...(ec2?.env as Record<string, string> | undefined),
       ...(kubernetes?.env as Record<string, string> | undefined),
       ...Object.fromEntries(
         Object.entries(parameters).map(([name, value]) => [parameterVariable(name), parameterText(value)]),
@@ -194,6 +190,7 @@ export function evaluateTemplate(
     },
     ...(docker && { docker }),
     ...(incus && { incus }),
+    ...(ec2 && { ec2 }),
     ...(kubernetes && { kubernetes }),
     ...(manifests && { manifests }),
   };

@@ -84,6 +84,15 @@ const expressionFields: readonly Field[] = [
   { path: ['incus', 'pool'], want: 'text' },
   { path: ['incus', 'target'], want: 'text' },
   { path: ['incus', 'env', '*'], want: 'text' },
+  { path: ['ec2', 'image'], want: 'text' },
+  { path: ['ec2', 'instanceType'], want: 'name' },
+  { path: ['ec2', 'user'], want: 'user' },
+  { path: ['ec2', 'zone'], want: 'name' },
+  { path: ['ec2', 'disk'], want: 'bytes' },
+  { path: ['ec2', 'kmsKey'], want: 'text' },
+  { path: ['ec2', 'processes'], want: 'count' },
+  { path: ['ec2', 'tags', '*'], want: 'text' },
+  { path: ['ec2', 'env', '*'], want: 'text' },
   ...inKubernetes.map(([path, want]) => ({ path: ['kubernetes', ...path.split('.')], want })),
 ];
 

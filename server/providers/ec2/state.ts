@@ -1,0 +1,30 @@
+import type { ProviderState } from '../provider.ts';
+
+/** What the provider remembers; the rest it finds on EC2 by tags. */
+export interface State {
+  /** The volume of the home. If it is missing, the home is lost. */
+  home?: string;
+  /** Whether no agent has run on the home yet: then it is empty, and can be created again. */
+  isUnused?: boolean;
+  /** The instance and boot whose agent was seen running. */
+  run?: string;
+  /** The home inside the workspace. */
+  directory?: string;
+  /** The size of its volume, as Kubernetes writes it. */
+  size?: string;
+  /** The boot that a start has already failed for, so that it is reported once. */
+  reportedRun?: string;
+  /** The workspace whose home this one takes over, until a start on it is done. */
+  restoring?: string;
+  /** What a stop does with the instance. */
+  onStop?: 'terminate' | 'keep';
+  /** How many snapshots of the home are kept. */
+  snapshots?: number;
+  /** Whether the stop in progress has taken its snapshot. */
+  hasSnapshot?: boolean;
+  /** What the last step waited for, which is logged once. */
+  waitingFor?: string;
+}
+
+export const readState = (state: ProviderState): State => state as State;
+export const writeState = (state: State): ProviderState => ({ ...state });
