@@ -120,6 +120,10 @@ export const startNetcheck = endpoint({
   reply: z.object({
     token: z.string().describe('For throughput tests at each satellite; it gives no other access'),
     expiresAt: Moment,
+    version: z
+      .string()
+      .optional()
+      .describe('The release of the server. Servers of earlier releases do not send it'),
     satellites: z.array(
       z.object({
         name: z.string(),

@@ -73,3 +73,16 @@ test('ping: refuses nonsense, and does not start a stopped workspace', async () 
     stderr: expect.stringContaining('[workspace-not-running]'),
   });
 });
+
+test('doctor: nothing is wrong on a fresh machine; a stopped workspace is, and can be started', async () => {
+  const well = await machine.cde('doctor', 'hello', '--json');
+  const { checks, findings } = JSON.parse(well.stdout);
+  expect(findings.filter(({ severity }: { severity: string }) => severity === 'error')).toEqual([]);
+  expect(well.code).toBe(0);
+  for (const name of ['network', 'dns', 'server', 'sign-in', 'versions', 'satellites', 'workspace'])
+    expect(checks).toContainEqual({ name, state: 'passed', because: [] });
+  const resting = await machine.cde('doctor', 'resting');
+  expect(resting.code).toBe(5);
+  expect(resting.stdout).toMatch(/^error: owner\/resting is stopped\. \[workspace-not-running\]$/m);
+  expect(resting.stdout).toContain('cde start owner/resting');
+});

@@ -1,10 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { fields, type Result, result } from '../command/result.ts';
 
-export async function version(): Promise<Result> {
+/** The release of this cde. */
+export function ownVersion(): string {
   const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+export async function version(): Promise<Result> {
   const versions = {
-    cde: (JSON.parse(text) as { version: string }).version,
+    cde: ownVersion(),
     node: process.versions.node,
     platform: `${process.platform}-${process.arch}`,
   };

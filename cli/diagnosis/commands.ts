@@ -41,4 +41,20 @@ export const diagnosisCommands: readonly Command[] = [
     ],
     load: () => import('./ping.ts').then((m) => m.ping),
   }),
+  command({
+    name: 'doctor',
+    group,
+    summary: 'Find out what keeps cde from working on this machine',
+    details:
+      'Checks the network, the configuration, DNS, the server, the sign-in, versions, satellites, your workspaces, ssh and ' +
+      'editors. What cannot work because of an earlier fault is skipped, so the first thing to fix is what it prints. With ' +
+      'WORKSPACE it also opens a session with it. Changes nothing. Exits with 0 if nothing is wrong but warnings.',
+    arguments: { workspace: { ...workspace, optional: true } },
+    examples: [
+      ['cde doctor', 'check everything'],
+      ['cde doctor web', 'and whether a session with web opens'],
+      ["cde doctor --json | jq -r '.findings[].code'", 'for programs'],
+    ],
+    load: () => import('./doctor/doctor.ts').then((m) => m.doctor),
+  }),
 ];

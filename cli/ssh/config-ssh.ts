@@ -162,7 +162,7 @@ function serverOf(context: Context): ChosenServer | null {
   }
 }
 
-function hostsContent(context: Context, path: string | undefined): string {
+export function hostsContent(context: Context, path: string | undefined): string {
   const lines = hostOptions(context.env, '%n', keptSettings(context.env), stdioFlags({ path })).map(
     ([key, value]) => `  ${key} ${value}`,
   );

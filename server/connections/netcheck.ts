@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { serve } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { SatelliteRegistry } from '../satellites/registry.ts';
+import { version } from '../version.ts';
 
 /** Enough to probe every satellite in turn, twice. */
 const tokenLifetimeMs = 10 * 60_000;
@@ -17,6 +18,7 @@ export function netcheckRoutes(
     return {
       token: await deps.keys.tickets.signProbeToken({ userId: actor.userId, exp }),
       expiresAt: new Date(exp * 1000).toISOString(),
+      version,
       satellites: (await deps.satellites(null)).map(({ id: _, ...place }) => place),
     };
   });
