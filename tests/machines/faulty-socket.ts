@@ -4,7 +4,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { FaultyConnection } from '@cde/server/providers/conformance/walk.ts';
+import type { FaultyConnection } from '@cde/server/providers/conformance/walk-world.ts';
 
 const slowMs = 150;
 const refusal = JSON.stringify({ message: 'injected by the test' });
