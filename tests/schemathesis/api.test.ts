@@ -56,7 +56,8 @@ function attack(token: string, only?: string): Promise<{ code: number; output: s
     ['--max-time', '60'],
     // Python 3.11 sometimes fails when several threads compile.
     ['--workers', '1'],
-    ['--request-timeout', '40'],
+    // Other suites run beside this one.
+    ['--request-timeout', '120'],
     ['--warnings', 'off'],
     ...excluded.map((path) => ['--exclude-path', path]),
     only ? ['--include-path-regex', only] : ['--exclude-path-regex', '^/api/v1/(agent|satellite)/'],
