@@ -17,7 +17,7 @@ export default defineConfig({
     ...everySuite,
     globalSetup: ['server/testing-setup.ts'],
     include: [
-      '{api,tunnel,filesync,satellite,server,agent,cli,web,noded}/**/*.test.ts',
+      '{api,diagnosis,tunnel,filesync,satellite,server,agent,cli,web,noded}/**/*.test.ts',
       '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.tsx',
       'tests/*.test.ts',
     ],

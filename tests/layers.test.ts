@@ -6,12 +6,13 @@ import { expect, test } from 'vitest';
 /** The import rule of the design, between parts and between the server's nouns: each imports only what is below it. */
 const parts: Record<string, readonly string[]> = {
   api: [],
+  diagnosis: ['api'],
   tunnel: ['api'],
   filesync: ['api'],
   satellite: ['api', 'tunnel'],
-  server: ['api', 'tunnel', 'satellite'],
+  server: ['api', 'diagnosis', 'tunnel', 'satellite'],
   agent: ['api', 'tunnel', 'filesync'],
-  cli: ['api', 'tunnel', 'filesync'],
+  cli: ['api', 'diagnosis', 'tunnel', 'filesync'],
   web: ['api'],
   noded: ['api'],
 };
@@ -32,6 +33,7 @@ const nouns = [
   'nodes',
   'kubernetes',
   'connections',
+  'diagnosis',
   'ports',
 ];
 const composition = [

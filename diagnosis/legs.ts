@@ -1,0 +1,46 @@
+import type { LegSample } from '@cde/api/diagnosis.ts';
+import { type Evidence, type SessionWindow, windowsIn } from './evidence.ts';
+import { type Spell, spanOfSpell, usual } from './spells.ts';
+
+/** How much longer round trips were than usual during a spell, in milliseconds; null where nothing was measured. */
+export interface Excess {
+  /** Between client and agent. */
+  whole: number;
+  /** Between client and satellite. */
+  near: number | null;
+  /** Between satellite and agent, measured by the agent. */
+  far: number | null;
+}
+
+/** A leg explains a spell if at least this part of the excess arose there. */
+const minShare = 0.5;
+
+const worst = (samples: readonly LegSample[]) =>
+  Math.max(0, ...samples.map(({ p50, p95 }) => (p50 + p95) / 2));
+
+/** Compares the legs during a spell with their usual round trips. */
+export function excessOf(spell: Spell, evidence: Evidence): Excess {
+  const { windows } = evidence.session;
+  const during = windowsIn(windows, spanOfSpell(spell, evidence.session)).filter(
+    ({ path }) => path?.via === spell.path?.via,
+  );
+  const over = (leg: (window: SessionWindow) => LegSample | null) => {
+    const samples = during.flatMap((window) => leg(window) ?? []);
+    const first = during[0];
+    if (samples.length === 0 || !first) return null;
+    return Math.max(0, worst(samples) - usual(first, windows, leg));
+  };
+  return {
+    whole: over(({ toAgent }) => toAgent) ?? 0,
+    near: over(({ toSatellite }) => toSatellite),
+    far: over(({ satelliteToAgent }) => satelliteToAgent),
+  };
+}
+
+/** True if round trips between client and satellite were late, and those beyond the satellite were not. */
+export const isNear = ({ whole, near }: Excess): boolean =>
+  near !== null && near >= 30 && near >= whole * minShare;
+
+/** True if round trips between satellite and agent were late. */
+export const isFar = ({ whole, far, near }: Excess): boolean =>
+  far !== null && far >= 30 && far >= Math.max(0, whole - (near ?? 0)) * minShare;

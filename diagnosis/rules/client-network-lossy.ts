@@ -1,0 +1,68 @@
+import { busyReason, overlaps, windowsIn } from '../evidence.ts';
+import { excessOf, isNear } from '../legs.ts';
+import { type Rule, sure, trip } from '../rule.ts';
+import { spanOfSpell } from '../spells.ts';
+import { isEmbedded } from './server-unreachable.ts';
+
+/** Codes of a path that fell silent, as it does when packets are lost; not of one that was closed. */
+const silence = new Set(['satellite-lost', 'path-lost', 'session-timeout']);
+/** What was closed within this time was not silent. */
+const silentAfterMs = 2_000;
+
+export const clientNetworkLossy: Rule = {
+  cause: 'client-network-lossy',
+  judge(spell, evidence) {
+    const { session, nameOf, satellites } = evidence;
+    const during = spanOfSpell(spell, session);
+    if (spell.kind === 'drop' || spell.kind === 'ended') {
+      const isSilent =
+        spell.reason !== null &&
+        silence.has(spell.reason) &&
+        session.events.some(
+          (event) =>
+            event.kind === 'lost' &&
+            event.at - event.silentMs === spell.from &&
+            event.silentMs >= silentAfterMs,
+        );
+      const noServer = session.events.find(
+        (event) =>
+          event.kind === 'server-unreachable' &&
+          overlaps({ from: event.at - event.ms, to: event.at }, during),
+      );
+      if (noServer && !isEmbedded(spell, nameOf))
+        return {
+          confidence: sure.strong,
+          because: 'this machine had no working network',
+          evidence: ['It reached neither the satellite nor the server.'],
+        };
+      if (!isSilent || spell.path?.kind !== 'relay') return null;
+      return {
+        confidence: sure.named,
+        because: `nothing arrived from ${nameOf(spell.path.via)}`,
+        evidence: ['The connection fell silent without being closed.'],
+      };
+    }
+    const excess = excessOf(spell, evidence);
+    const windows = windowsIn(session.windows, during);
+    const unanswered = windows.reduce((sum, { toSatellite }) => sum + (toSatellite?.unanswered ?? 0), 0);
+    if (!isNear(excess) && unanswered === 0) return null;
+    if (windows.some(({ host }) => busyReason(host))) return null;
+    const name = spell.path ? nameOf(spell.path.via) : '';
+    const isBusy = windowsIn(satellites, during).some(
+      (window) => window.satellite === name && window.loopDelayMs >= 60,
+    );
+    if (isBusy) return null;
+    return {
+      confidence: isNear(excess) ? sure.strong : sure.named,
+      because: 'the network between this machine and the satellite lost or delayed packets',
+      evidence: [
+        `Round trips to ${name || 'the satellite'} took ${trip(excess.near ?? 0)} longer than usual.`,
+        ...(unanswered > 0 ? [`${unanswered} probes had no answer in time.`] : []),
+      ],
+    };
+  },
+  exclude(spell, evidence) {
+    const { near } = excessOf(spell, evidence);
+    return near !== null && near < 30 ? 'Round trips to the satellite were as usual.' : null;
+  },
+};

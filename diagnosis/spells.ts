@@ -1,0 +1,144 @@
+import type { IncidentKind } from '@cde/api/diagnosis-values.ts';
+import type { Recording, SessionEvent, SessionWindow, Span } from './evidence.ts';
+
+/** A time in which a person noticed something, before anything is known of its cause. */
+export interface Spell {
+  kind: IncidentKind;
+  from: number;
+  /** Null: it continues. */
+  to: number | null;
+  path: SessionWindow['path'];
+  /** Of a drop or an end: the code it was noticed by. */
+  reason: string | null;
+  /** Of a drop: where the session went on. */
+  resumedOn: SessionWindow['path'];
+  /** Of a slow spell: round trips to the agent, and without it. */
+  rtt?: { usualMs: number; slowMs: number };
+}
+
+/** The spell as a span; one that continues ends where knowledge ends. */
+export const spanOfSpell = ({ from, to }: Spell, { knownUntil }: Recording): Span => ({
+  from,
+  to: to ?? Math.max(from, knownUntil),
+});
+
+/** Shorter gaps look like ordinary jitter to a person. */
+const noticeableGapMs = 1_000;
+
+/** Finds everything noticeable in a session, oldest first. */
+export function findSpells(session: Recording): Spell[] {
+  const drops = findDrops(session.events);
+  const covered = (at: number) => drops.some(({ from, to }) => at >= from && (to === null || at <= to));
+  const stalls = findStalls(session.events).filter(({ from, to }) => !covered(from) && !covered(to!));
+  const slow = findSlow(session).filter(
+    ({ from, to }) =>
+      ![...drops, ...stalls].some((other) => other.from <= to! && (other.to ?? Infinity) >= from),
+  );
+  return [...drops, ...stalls, ...slow, ...findEnd(session.events)].sort(
+    (one, other) => one.from - other.from,
+  );
+}
+
+function findDrops(events: readonly SessionEvent[]): Spell[] {
+  const drops: Spell[] = [];
+  for (const [index, event] of events.entries()) {
+    if (event.kind !== 'lost') continue;
+    const next = events
+      .slice(index + 1)
+      .find(({ kind }) => kind === 'resumed' || kind === 'ended' || kind === 'lost');
+    const from = event.at - event.silentMs;
+    const to = next ? next.at : null;
+    if (to !== null && to - from < noticeableGapMs) continue;
+    // The loss of a session without a resume is told by its end.
+    if (next?.kind === 'ended' && next.reason !== null) continue;
+    const resumedOn = next?.kind === 'resumed' ? next.path : null;
+    drops.push({ kind: 'drop', from, to, path: event.path, reason: event.reason, resumedOn });
+  }
+  return drops;
+}
+
+const findStalls = (events: readonly SessionEvent[]): Spell[] =>
+  events.flatMap((event) =>
+    event.kind === 'stalled' && event.ms >= noticeableGapMs
+      ? [
+          {
+            kind: 'stall' as const,
+            from: event.at - event.ms,
+            to: event.at,
+            path: event.path,
+            reason: null,
+            resumedOn: null,
+          },
+        ]
+      : [],
+  );
+
+function findEnd(events: readonly SessionEvent[]): Spell[] {
+  const end = events.find((event) => event.kind === 'ended' && event.reason !== null);
+  if (end?.kind !== 'ended') return [];
+  const lost = events.findLast((event) => event.kind === 'lost' && event.at <= end.at);
+  const resumed = events.findLast((event) => event.kind === 'resumed' && event.at <= end.at);
+  const isLost = lost?.kind === 'lost' && lost.at > (resumed?.at ?? 0);
+  const from = isLost ? lost.at - lost.silentMs : end.at;
+  const path = isLost ? lost.path : null;
+  return [{ kind: 'ended', from, to: end.at, path, reason: end.reason, resumedOn: null }];
+}
+
+/** Fewer round trips say nothing about a window. */
+const minCount = 3;
+/** Noticed when typing: 20 ms more when correcting, and this much for everybody. */
+const slowerByMs = 100;
+/** Data of the session's own that fills the path: what waits behind it is expected to be late. */
+const bulkBytes = 2_000_000;
+const slowerInBulkByMs = 600;
+
+function findSlow({ windows }: Recording): Spell[] {
+  const found: Spell[] = [];
+  let last: { window: SessionWindow; spell: Spell } | undefined;
+  for (const window of windows) {
+    const slow = slowness(window, windows);
+    if (!slow) continue;
+    const to = window.at + window.ms;
+    const follows = last && window.at - (last.window.at + last.window.ms) <= window.ms * 1.5;
+    if (last && follows) {
+      last.spell.to = to;
+      last.spell.rtt!.slowMs = Math.max(last.spell.rtt!.slowMs, slow.slowMs);
+      last.window = window;
+      continue;
+    }
+    const spell: Spell = {
+      ...{ kind: 'slow', from: window.at, to, path: window.path, reason: null, resumedOn: null },
+      rtt: slow,
+    };
+    found.push(spell);
+    last = { window, spell };
+  }
+  return found;
+}
+
+function slowness(window: SessionWindow, windows: readonly SessionWindow[]) {
+  const { toAgent } = window;
+  if (!toAgent || toAgent.count < minCount) return null;
+  const usualMs = usual(window, windows, (each) => each.toAgent);
+  const limit = window.bytes > bulkBytes ? slowerInBulkByMs : slowerByMs;
+  // One late answer in ten seconds is no slow spell: half of them, or the twentieth by a multiple.
+  const isSlow =
+    toAgent.p50 >= usualMs + limit || (toAgent.count >= 5 && toAgent.p95 >= usualMs * 2 + 2 * limit);
+  return isSlow ? { usualMs, slowMs: Math.max(toAgent.p50, toAgent.p95) } : null;
+}
+
+/** The ordinary round trip of a leg on the path of this window: the lower quartile of the session's medians. */
+export function usual(
+  window: Pick<SessionWindow, 'path'>,
+  windows: readonly SessionWindow[],
+  leg: (window: SessionWindow) => SessionWindow['toAgent'],
+): number {
+  const medians = windows
+    .filter(({ path }) => path?.kind === window.path?.kind && path?.via === window.path?.via)
+    .flatMap((each) => leg(each)?.p50 ?? [])
+    .sort((one, other) => one - other);
+  // A session that was slow from its first window on has nothing to be compared with but what people accept.
+  const lowest = medians[Math.floor(medians.length / 4)] ?? 0;
+  return medians.length < 3 ? Math.min(lowest, unknownUsualMs) : lowest;
+}
+const unknownUsualMs = 80;
