@@ -111,6 +111,10 @@ export interface Session {
   readonly closed: Promise<SessionEnd>;
   /** The active path, or the last one while there is none. */
   readonly path: Path;
+  /** How often data was written to its streams. */
+  readonly writes: number;
+  /** Bytes of the session in both directions, including its own control messages. */
+  readonly bytes: number;
   /** The last 200 path changes with their reasons and measurements, oldest first. */
   readonly history: readonly PathChange[];
 }
@@ -236,8 +240,9 @@ function makeSession(
   // A refusal ends the session, and reaches the callers waiting for `ready` or a stream.
   ready.catch((error) => lifetime.finish(asTunnelError(error, 'session-failed')));
 
+  let writes = 0;
   const session: Session = {
-    open: (target, request = {}) => openStream(h2, lifetime, target, request),
+    open: (target, request = {}) => openStream(h2, lifetime, target, request, () => void writes++),
     ping: () => pingAgent(h2, lifetime),
     roundTrip: () => measureRoundTrip({ h2, pipe, lifetime, reportedMs }),
     outlook: () => steering?.outlook() ?? null,
@@ -246,6 +251,12 @@ function makeSession(
     closed: lifetime.closed,
     get path() {
       return pipe.path;
+    },
+    get writes() {
+      return writes;
+    },
+    get bytes() {
+      return pipe.sent + pipe.received;
     },
     history: history.all,
   };

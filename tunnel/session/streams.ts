@@ -13,6 +13,7 @@ export async function openStream(
   lifetime: Pick<Lifetime, 'end'>,
   target: Target,
   { eager = false, visit }: { eager?: boolean; visit?: PortVisit },
+  onWrite: () => void = () => {},
 ): Promise<Duplex> {
   if (lifetime.end) throw lifetime.end.error ?? new TunnelError('session-closed');
   const stream = writeFairly(
@@ -23,6 +24,11 @@ export async function openStream(
       ...(visit && { [visitHeader]: formatVisit(visit) }),
     }),
   );
+  const { write } = stream;
+  stream.write = ((...input: Parameters<typeof write>) => {
+    onWrite();
+    return write.apply(stream, input);
+  }) as typeof write;
   const opened = awaitResponse(stream).then(
     () => stream as Duplex,
     (error) => {
