@@ -2,6 +2,7 @@ import * as activity from './activity.ts';
 import * as agent from './agent.ts';
 import * as cleanup from './cleanup.ts';
 import * as clusters from './clusters.ts';
+import * as diagnosis from './diagnosis.ts';
 import type { Endpoint } from './endpoint.ts';
 import * as identity from './identity.ts';
 import * as nodes from './nodes.ts';
@@ -22,6 +23,7 @@ export const contract: Record<string, Endpoint> = Object.fromEntries(
     agent,
     cleanup,
     clusters,
+    diagnosis,
     identity,
     nodes,
     ports,

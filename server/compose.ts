@@ -3,6 +3,7 @@ import { type BaseOptions, basePlugin } from './base.ts';
 import { bootsPlugin } from './boots/plugin.ts';
 import { accessRevocationPlugin, connectionsPlugin } from './connections/plugin.ts';
 import { databasePlugin } from './database/plugin.ts';
+import { diagnosisPlugin } from './diagnosis/plugin.ts';
 import { eventsPlugin } from './events/plugin.ts';
 import { makeFastify } from './http/fastify.ts';
 import { httpPlugin } from './http/plugin.ts';
@@ -67,6 +68,7 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(workspacesPlugin);
   await app.register(nodesPlugin);
   await app.register(connectionsPlugin);
+  await app.register(diagnosisPlugin);
   await app.register(portsPlugin);
   await app.register(healthPlugin);
   if (web) await app.register(webPlugin, { folder: web, satellites: app.satellites.store.listWebSatellites });

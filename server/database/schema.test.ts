@@ -11,6 +11,7 @@ import {
 } from 'drizzle-orm/pg-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
+import * as diagnosisSchema from './diagnosis-schema.ts';
 import * as idleSchema from './idle-schema.ts';
 import * as schema from './schema.ts';
 
@@ -22,8 +23,8 @@ const deferred = ['templates_active_version_id_fkey', 'workspaces_current_build_
 const declared = 'declared';
 
 const dialect = new PgDialect();
-const tables: PgTable[] = Object.values({ ...schema, ...idleSchema }).filter(
-  (value: unknown) => value instanceof PgTable,
+const tables = Object.values<unknown>({ ...schema, ...idleSchema, ...diagnosisSchema }).filter(
+  (value) => value instanceof PgTable,
 );
 const name = (text: string) => `"${text}"`;
 const columnList = (columns: PgColumn[]) => columns.map((column) => name(column.name)).join(', ');
@@ -118,7 +119,7 @@ async function describeSchema(namespace: string): Promise<string[]> {
        SELECT format('%s: %s %s', relname, conname, pg_get_constraintdef(pg_constraint.oid))
          FROM tables JOIN pg_constraint ON conrelid = tables.oid AND contype <> 'n'
        UNION ALL
-       SELECT format('%s: %s', relname, replace(pg_get_indexdef(indexrelid), $1 || '.', ''))
+       SELECT format('%s: %s', relname, replace(replace(pg_get_indexdef(indexrelid), $1 || '.', ''), ' ON ONLY ', ' ON '))
          FROM tables JOIN pg_index ON indrelid = tables.oid
         ORDER BY line`,
       [namespace, unmapped],

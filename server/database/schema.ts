@@ -33,7 +33,7 @@ import {
   uniqueIndex,
   uuid,
 } from 'drizzle-orm/pg-core';
-import type { ProviderState, RenderedTemplate } from '../providers/provider.ts';
+import type { EndCause, ProviderState, RenderedTemplate } from '../providers/provider.ts';
 import { bytea, oneOf, timestamptz } from './columns.ts';
 import { browserSessions, users } from './identity-schema.ts';
 
@@ -178,6 +178,8 @@ export interface BuildOptions {
   home?: 'keep' | 'discard';
   /** For a stop: activity until the provider is called cancels it. */
   isIdleStop?: boolean;
+  /** For a restart because the compute was gone: how it ended. */
+  endCause?: EndCause;
   /** For a stop by a policy: which. */
   stopCause?: StopCause;
   /** For a stop: remove everything but the home. */

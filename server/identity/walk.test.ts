@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { type Endpoint, permissions, type Role, roles } from '@cde/api/endpoint.ts';
@@ -123,6 +124,9 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/cleanup/release`]: { own: owner },
   [`GET ${v1}/cleanup/report`]: seeCleanup,
 
+  [`POST ${v1}/workspaces/:workspace/recordings`]: connectWorkspace,
+  [`GET ${v1}/incidents`]: { own: [...people, 'connect'] },
+
   [`GET ${v1}/workspaces/:workspace/ports`]: seeWorkspace,
   [`PUT ${v1}/workspaces/:workspace/ports/:port`]: { own: people, foreign: [] },
   [`DELETE ${v1}/workspaces/:workspace/ports/:port`]: operateWorkspace,
@@ -164,6 +168,7 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/agent/logs`]: forAgents,
   [`POST ${v1}/agent/startup`]: forAgents,
   [`POST ${v1}/agent/stats`]: forAgents,
+  [`POST ${v1}/agent/conditions`]: forAgents,
   [`POST ${v1}/agent/leases`]: forAgents,
   [`DELETE ${v1}/agent/leases/:lease`]: forAgents,
   [`POST ${v1}/agent/shutdown/wait`]: forAgents,
@@ -423,6 +428,11 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
     [`POST ${v1}/agent/boot`]: () => ({ build: world.mine.buildId, secret: 'cde_boot_unknown' }),
     [`POST ${v1}/agent/logs`]: () => ({ process: 'walk', lines: [] }),
     [`POST ${v1}/agent/startup`]: () => ({ state: 'none' }),
+    [`POST ${v1}/workspaces/:workspace/recordings`]: () => ({
+      ...{ id: randomUUID(), batch: 1, startedAgoMs: 0, windows: [], events: [] },
+      client: { version: '1', platform: 'linux' },
+    }),
+    [`POST ${v1}/agent/conditions`]: () => ({ process: 'p', batch: 1, windows: [] }),
     [`POST ${v1}/agent/stats`]: () => ({
       at: now,
       cpuPercent: 1,

@@ -5,9 +5,7 @@ import type { Config } from '../config.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import { checkSatelliteAddress } from './addresses.ts';
-import { type SatelliteStore, webSettings } from './store.ts';
-
-const heartbeatEveryMs = 15_000;
+import { heartbeatEveryMs, type SatelliteStore, webSettings } from './store.ts';
 
 export function satelliteRoutes(
   app: FastifyInstance,

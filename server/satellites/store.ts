@@ -9,8 +9,10 @@ import type { Caller, UserActor } from '../http/actor.ts';
 import { isUuid } from '../http/cursor.ts';
 import { writeAudit } from '../identity/audit/audit.ts';
 import { hashSecret, makeSecret } from '../identity/secrets.ts';
+import { recordConnectionEvent, recordSatelliteWindow } from '../telemetry/connection-events.ts';
 
-/** Heartbeats come every 15 s, and two may be lost. */
+export const heartbeatEveryMs = 15_000;
+/** Two heartbeats may be lost. */
 const unreachableAfterMs = 45_000;
 /**
  * How long an unreachable satellite stays listed, as the last choice: it may still serve sessions if only its
@@ -130,6 +132,10 @@ export function makeSatelliteStore({
           .set({ draining })
           .where(eq(satellites.id, before.id))
           .returning();
+        if (draining)
+          await recordConnectionEvent(tx, {
+            ...{ kind: 'satellite-draining', at: now(), satellite: before.name },
+          });
         await writeAudit(tx, caller, {
           action: 'satellite.drain',
           targetType: 'satellite',
@@ -223,7 +229,10 @@ export function makeSatelliteStore({
         })
         .where(and(eq(satellites.id, id), sameRegion))
         .returning();
-      if (row) return row;
+      if (row) {
+        await recordConnectionEvent(db, { kind: 'satellite-started', at: now(), satellite: row.name });
+        return row;
+      }
       const [before] = await db.select().from(satellites).where(eq(satellites.id, id));
       if (!before) return null;
       throw new Problem('satellite-region-fixed', `The satellite ${before.name} is in another region.`, {
@@ -241,6 +250,13 @@ export function makeSatelliteStore({
         .set({ condition: report.condition, version: report.version, load: report.load, seenAt: now() })
         .where(eq(satellites.id, id))
         .returning();
+      if (row)
+        await recordSatelliteWindow(db, {
+          satellite: row.name,
+          now: now(),
+          ms: heartbeatEveryMs,
+          loopDelayMs: report.load.loopDelayMs,
+        });
       return row ?? null;
     },
 

@@ -13,6 +13,7 @@ import type { Provider } from '../providers/provider.ts';
 import { parseDuration } from '../providers/quantity.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { SatelliteRegistry } from '../satellites/registry.ts';
+import { recordConnectionEvent } from '../telemetry/connection-events.ts';
 import { appendLog, type NewLine } from './builds/build-log.ts';
 import { enqueueReconcile } from './queue.ts';
 
@@ -89,6 +90,11 @@ export function makeAgents(deps: Deps) {
             agentSeenAt: now(),
           })
           .where(ownsWorkspace(actor));
+        // A process that registers again has the same key.
+        if (workspace.agentTlsKey !== input.tlsPublicKey)
+          await recordConnectionEvent(tx, {
+            ...{ kind: 'agent-started', at: now(), workspaceId: actor.workspaceId },
+          });
         await enqueueReconcile(tx, actor.workspaceId);
       });
       bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });

@@ -5,6 +5,7 @@ import type { TemplateContent } from '@cde/api/template-file.ts';
 import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import type { Build, Transition } from '@cde/api/workspaces.ts';
 import type { Queryable } from '../database/pool.ts';
+import type { EndCause } from '../providers/provider.ts';
 import { checkParameters } from '../templates/language/parameters.ts';
 import { evaluateRequest, isUnfinished, startsCompute } from './statuses.ts';
 import type { BuildRow, WorkspaceRow } from './store.ts';
@@ -24,6 +25,8 @@ export interface BuildRequest {
   force?: boolean | undefined;
   /** For a stop: activity until it begins cancels it. */
   isIdleStop?: boolean;
+  /** For a restart because the compute was gone: how it ended. */
+  endCause?: EndCause;
   /** For a stop by a policy: which. */
   stopCause?: StopCause;
   /** For a stop: remove everything but the home. */

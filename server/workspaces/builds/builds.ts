@@ -65,6 +65,7 @@ export async function requestBuild(
         ...(request.restart && { restart: true }),
         ...(request.home && { home: request.home }),
         ...(request.isIdleStop && { isIdleStop: true }),
+        ...(request.endCause && { endCause: request.endCause }),
         ...(request.stopCause && { stopCause: request.stopCause }),
         ...(request.makesDormant && { makesDormant: true }),
         ...(request.isUnused && { isUnused: true }),

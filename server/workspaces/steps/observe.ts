@@ -44,7 +44,13 @@ export async function observe(
   }
   return {
     workspace: { recoveries, reason, ...noAgent },
-    followUp: { workspaceId: workspace.id, transition: 'start', restart: true, reason },
+    followUp: {
+      workspaceId: workspace.id,
+      transition: 'start',
+      restart: true,
+      reason,
+      endCause: observed.cause,
+    },
   };
 }
 

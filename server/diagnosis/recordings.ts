@@ -1,0 +1,182 @@
+import type { AgentWindow, ClientEvent, ClientWindow, postRecording } from '@cde/api/diagnosis.ts';
+import { maxReportAgeMs, windowMs } from '@cde/api/diagnosis-values.ts';
+import { Problem } from '@cde/api/problem.ts';
+import { and, eq, lt, sql } from 'drizzle-orm';
+import type { z } from 'zod';
+import {
+  agentBatches,
+  recordings,
+  sessionEvents,
+  sessionWindows,
+  workspaceWindows,
+} from '../database/diagnosis-schema.ts';
+import type { Database } from '../database/pool.ts';
+import { makeInserts } from './inserts.ts';
+import type { Partitions } from './partitions.ts';
+import { hostToRow, legToRow } from './samples.ts';
+
+export type RecordingBatch = z.output<NonNullable<typeof postRecording.body>>;
+
+/** Rows of all requests within this time become one statement. */
+const insertEveryMs = 250;
+/** More than the worst day has. */
+const maxEvents = 2_000;
+/** Windows begin ten seconds apart. Those that are closer are repeated or invented. */
+const minWindowDistanceMs = windowMs / 2;
+/** When those around a session have reported what they saw. */
+const explainAgainMs = 60_000;
+
+/** Keeps windows in order that begin far enough apart and after `last`. Ages become moments by the server's clock. */
+function placeWindows<Window extends { agoMs: number }>(windows: Window[], now: Date, last: Date) {
+  let before = last.getTime();
+  return windows.flatMap(({ agoMs, ...window }) => {
+    const at = now.getTime() - agoMs;
+    if (at - before < minWindowDistanceMs) return [];
+    before = at;
+    return [{ ...window, at: new Date(at) }];
+  });
+}
+
+const eventRow = (recordingId: string, now: Date, { agoMs, ...event }: ClientEvent) => ({
+  recordingId,
+  at: new Date(now.getTime() - agoMs),
+  event,
+});
+
+/** Stores what clients and agents report. */
+export function makeRecordings(deps: { database: Database; partitions: Partitions; now: () => Date }) {
+  const { database, partitions, now } = deps;
+  const { db } = database;
+  const ofSessions = makeInserts<typeof sessionWindows.$inferInsert>({
+    everyMs: insertEveryMs,
+    async insert(rows) {
+      await partitions.ensure(rows.map(({ at }) => at));
+      await db.insert(sessionWindows).values(rows);
+    },
+  });
+  const ofWorkspaces = makeInserts<typeof workspaceWindows.$inferInsert>({
+    everyMs: insertEveryMs,
+    async insert(rows) {
+      await partitions.ensure(rows.map(({ at }) => at));
+      await db.insert(workspaceWindows).values(rows);
+    },
+  });
+
+  /** Stores the events and notes the batch; null if it was stored before. Returns what the recording was before. */
+  async function noteBatch(userId: string, workspaceId: string, batch: RecordingBatch, at: Date) {
+    const { id, client } = batch;
+    const startedAt = new Date(at.getTime() - Math.min(batch.startedAgoMs, maxReportAgeMs));
+    return db.transaction(async (tx) => {
+      await tx
+        .insert(recordings)
+        .values({
+          ...{ id, workspaceId, userId, startedAt, knownUntil: at, lastBatch: 0, eventCount: 0 },
+          lastWindowAt: new Date(startedAt.getTime() - windowMs),
+          clientVersion: client.version,
+          platform: client.platform,
+        })
+        .onConflictDoNothing();
+      const [row] = await tx.select().from(recordings).where(eq(recordings.id, id)).for('update');
+      if (!row || row.userId !== userId || row.workspaceId !== workspaceId)
+        throw new Problem('bad-request', 'This is the id of another recording.', {
+          hint: 'Choose a random UUID for each session.',
+        });
+      if (row.lastBatch >= batch.batch) return null;
+      const events = batch.events.slice(0, Math.max(0, maxEvents - row.eventCount));
+      if (events.length > 0)
+        await tx.insert(sessionEvents).values(events.map((event) => eventRow(id, at, event)));
+      const windows = placeWindows<ClientWindow>(batch.windows, at, row.lastWindowAt);
+      await tx
+        .update(recordings)
+        .set({
+          knownUntil: at,
+          lastBatch: batch.batch,
+          eventCount: row.eventCount + events.length,
+          lastWindowAt: windows.at(-1)?.at ?? row.lastWindowAt,
+          explainAt: new Date(at.getTime() + explainAgainMs),
+        })
+        .where(eq(recordings.id, id));
+      return windows;
+    });
+  }
+
+  return {
+    /** Stores a batch of a client; false if it was stored before. */
+    async addBatch(userId: string, workspaceId: string, batch: RecordingBatch): Promise<boolean> {
+      const windows = await noteBatch(userId, workspaceId, batch, now());
+      if (!windows) return false;
+      await ofSessions.add(
+        windows.map((window) => ({
+          recordingId: batch.id,
+          at: window.at,
+          ms: Math.round(window.ms),
+          pathKind: window.path?.kind ?? null,
+          pathVia: window.path?.via ?? null,
+          toSatellite: legToRow(window.toSatellite),
+          satelliteToAgent: legToRow(window.satelliteToAgent),
+          toAgent: legToRow(window.toAgent),
+          bytes: Math.round(window.bytes),
+          host: hostToRow(window.host),
+        })),
+      );
+      return true;
+    },
+
+    /** Stores a batch of an agent. */
+    async addConditions(
+      workspaceId: string,
+      { process, batch, windows }: { process: string; batch: number; windows: AgentWindow[] },
+    ): Promise<void> {
+      const at = now();
+      const placed = await db.transaction(async (tx) => {
+        const oldest = new Date(at.getTime() - maxReportAgeMs);
+        await tx
+          .insert(agentBatches)
+          .values({ workspaceId, process, lastBatch: 0, lastWindowAt: oldest })
+          .onConflictDoNothing();
+        const [row] = await tx
+          .select()
+          .from(agentBatches)
+          .where(eq(agentBatches.workspaceId, workspaceId))
+          .for('update');
+        if (!row || (row.process === process && row.lastBatch >= batch)) return [];
+        const inOrder = placeWindows(windows, at, row.lastWindowAt);
+        await tx
+          .update(agentBatches)
+          .set({ process, lastBatch: batch, lastWindowAt: inOrder.at(-1)?.at ?? row.lastWindowAt })
+          .where(eq(agentBatches.workspaceId, workspaceId));
+        return inOrder;
+      });
+      await ofWorkspaces.add(
+        placed.map((window) => ({
+          workspaceId,
+          at: window.at,
+          ms: Math.round(window.ms),
+          outOfMemoryKills: window.outOfMemoryKills,
+          host: hostToRow(window.host),
+        })),
+      );
+    },
+
+    /** Recordings whose incidents are due to be explained again. Each is returned to one caller. */
+    async takeDue(limit: number): Promise<string[]> {
+      const due = await db
+        .update(recordings)
+        .set({ explainAt: null })
+        .where(
+          and(
+            lt(recordings.explainAt, now()),
+            sql`${recordings.id} IN (SELECT id FROM recordings WHERE explain_at < ${now()} ORDER BY explain_at LIMIT ${limit} FOR UPDATE SKIP LOCKED)`,
+          ),
+        )
+        .returning({ id: recordings.id });
+      return due.map(({ id }) => id);
+    },
+
+    async settled(): Promise<void> {
+      await Promise.all([ofSessions.settled(), ofWorkspaces.settled()]);
+    },
+  };
+}
+
+export type Recordings = ReturnType<typeof makeRecordings>;
