@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { AgentManifest } from '@cde/api/agent.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { Activity } from './activity/activity.ts';
@@ -11,6 +12,7 @@ import type { Network } from './network/direct.ts';
 import { isRejection, type ServerClient } from './server/client.ts';
 import type { Sessions } from './sessions.ts';
 import { makeShutdown, type Shutdown } from './shutdown.ts';
+import { reportConditions } from './stats/conditions.ts';
 import { countingUsage } from './stats/home-size.ts';
 import { type Reporter, reportStats } from './stats/report.ts';
 import { makeStatsCollector } from './stats/stats.ts';
@@ -26,7 +28,7 @@ export async function startReporting(options: {
   manifest: () => AgentManifest;
   /** Registers again. */
   renew: () => Promise<unknown>;
-  hosting: Pick<Hosting, 'satellites' | 'onChange'>;
+  hosting: Pick<Hosting, 'satellites' | 'onChange' | 'users'>;
   sessions: Sessions;
   activity: Activity;
   openTerminals: OpenTerminals;
@@ -74,6 +76,12 @@ export async function startReporting(options: {
   });
   options.onClose(warnings.close);
   if (manifest().hasShutdownScript) void shutdown.watch(options.longPollClient);
+  options.onClose(
+    await reportConditions({
+      ...{ client, usage, memoryLimit: options.memoryLimit, process: randomUUID() },
+      hasSessions: () => hosting.users().length > 0,
+    }),
+  );
   const collector = await makeStatsCollector({
     usage,
     home: () => manifest().home,

@@ -13,6 +13,8 @@ export interface UsageSource {
   memory(): Promise<{ used: number; limit: number | null }>;
   /** Bytes read from and written to disks since a fixed moment; null if that is not measured here. */
   diskBytes(): Promise<number | null>;
+  /** Since a fixed moment: for how long the workspace was held at its CPU limit, and how many of its processes ran out of memory. */
+  limitsHit(): Promise<{ throttledMs: number | null; outOfMemoryKills: number }>;
 }
 
 const read = (path: string) => readFile(path, 'utf8');
@@ -61,6 +63,17 @@ function cgroupV2(folder: string): UsageSource {
       const text = await read(`${folder}/io.stat`).catch(() => null);
       return text === null ? null : sumOf(text, /\b[rw]bytes=(\d+)/g);
     },
+    async limitsHit() {
+      const [cpu, memory] = await Promise.all(
+        ['cpu.stat', 'memory.events'].map((file) => read(`${folder}/${file}`).catch(() => '')),
+      );
+      // Missing without the controller; zero without a limit.
+      const throttled = /^throttled_usec (\d+)$/m.exec(cpu!)?.[1];
+      return {
+        throttledMs: throttled === undefined ? null : Number(throttled) / 1000,
+        outOfMemoryKills: Number(/^oom_kill (\d+)$/m.exec(memory!)?.[1] ?? 0),
+      };
+    },
     async cpuMs() {
       const text = await read(`${folder}/cpu.stat`).catch(() => '');
       return Number(/^usage_usec (\d+)$/m.exec(text)?.[1] ?? 0) / 1000;
@@ -83,6 +96,17 @@ function cgroupV1(memory: string, cpu: string): UsageSource {
       const blkio = memory.replace('/memory', '/blkio');
       const text = await read(`${blkio}/blkio.throttle.io_service_bytes`).catch(() => null);
       return text === null ? null : sumOf(text, / (?:Read|Write) (\d+)/g);
+    },
+    async limitsHit() {
+      // The controllers `cpu` and `cpuacct` are mounted together.
+      const [quota, oom] = await Promise.all(
+        [`${cpu}/cpu.stat`, `${memory}/memory.oom_control`].map((file) => read(file).catch(() => '')),
+      );
+      const throttled = /^throttled_time (\d+)$/m.exec(quota!)?.[1];
+      return {
+        throttledMs: throttled === undefined ? null : Number(throttled) / 1e6,
+        outOfMemoryKills: Number(/^oom_kill (\d+)$/m.exec(oom!)?.[1] ?? 0),
+      };
     },
     async cpuMs() {
       return Number(await read(`${cpu}/cpuacct.usage`).catch(() => '0')) / 1e6;
@@ -138,6 +162,7 @@ function ownProcesses(root: string): UsageSource {
   return {
     isGroup: false,
     diskBytes: async () => null,
+    limitsHit: async () => ({ throttledMs: null, outOfMemoryKills: 0 }),
     async cpuMs() {
       const ticks = await each(async (folder) => {
         const text = await read(`${folder}/stat`);
@@ -162,6 +187,7 @@ function wholeMachine(root: string): UsageSource {
   return {
     isGroup: false,
     diskBytes: async () => null,
+    limitsHit: async () => ({ throttledMs: null, outOfMemoryKills: 0 }),
     async cpuMs() {
       // Not os.cpus(), which takes tens of milliseconds with hundreds of cores.
       const text = await read(`${root}/proc/stat`).catch(() => '');

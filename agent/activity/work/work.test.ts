@@ -78,6 +78,7 @@ function sampler(options: {
       cpuMs: async () => group!.cpuMs,
       diskBytes: async () => group?.diskBytes ?? null,
       memory: async () => ({ used: 0, limit: null }),
+      limitsHit: async () => ({ throttledMs: null, outOfMemoryKills: 0 }),
     },
     workspaceId: group ? null : workspaceId,
     helpers: () => ({ cpuMs: 0, diskBytes: 0 }),

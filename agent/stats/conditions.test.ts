@@ -1,0 +1,87 @@
+import { beforeEach, expect, test } from 'vitest';
+import type { ServerClient } from '../server/client.ts';
+import { reportConditions } from './conditions.ts';
+
+const host = { loopDelayMs: 2, cpuWaitPercent: 1, throttledPercent: 60, memoryPercent: 50 };
+let at: number;
+let sessions: boolean;
+let kills: number;
+let tick: () => void;
+let reports: { batch: number; windows: { agoMs: number; outOfMemoryKills: number }[] }[];
+let answer: () => Promise<void>;
+
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+async function seconds(count: number): Promise<void> {
+  for (let each = 0; each < count; each++) {
+    at += 1000;
+    tick();
+    await settle();
+  }
+}
+
+beforeEach(async () => {
+  [at, sessions, kills, reports] = [0, true, 0, []];
+  answer = async () => {};
+  await reportConditions({
+    client: {
+      async call(_endpoint: unknown, { body }: { body: (typeof reports)[number] }) {
+        await answer();
+        reports.push(body);
+      },
+    } as unknown as ServerClient,
+    usage: {
+      isGroup: true,
+      cpuMs: async () => 0,
+      diskBytes: async () => null,
+      memory: async () => ({ used: 0, limit: null }),
+      limitsHit: async () => ({ throttledMs: 0, outOfMemoryKills: kills }),
+    },
+    memoryLimit: null,
+    process: 'p',
+    hasSessions: () => sessions,
+    now: () => at,
+    every: (_ms, each) => {
+      tick = each;
+      return () => {};
+    },
+    host: { late() {}, sample: async () => host },
+  });
+});
+
+test('windows of ten seconds are reported every thirty', async () => {
+  await seconds(30);
+  expect(reports).toEqual([
+    {
+      process: 'p',
+      batch: 1,
+      windows: [30_000, 20_000, 10_000].map((agoMs) => ({ agoMs, ms: 10_000, host, outOfMemoryKills: 0 })),
+    },
+  ]);
+});
+
+test('a workspace without sessions reports nothing, unless it runs out of memory', async () => {
+  sessions = false;
+  await seconds(60);
+  expect(reports).toEqual([]);
+  kills = 2;
+  await seconds(40);
+  expect(reports.flatMap(({ windows }) => windows.map(({ outOfMemoryKills }) => outOfMemoryKills))).toEqual([
+    2,
+  ]);
+});
+
+test('what the server could not take is sent with the next report', async () => {
+  answer = () => Promise.reject(new Error('away'));
+  await seconds(30);
+  answer = async () => {};
+  await seconds(30);
+  expect(reports.map(({ batch, windows }) => [batch, windows.length])).toEqual([[2, 6]]);
+});
+
+test('a server of an earlier release is not asked again', async () => {
+  answer = () => Promise.reject(Object.assign(new Error('no such route'), { status: 404 }));
+  await seconds(30);
+  answer = async () => {};
+  await seconds(60);
+  expect(reports).toEqual([]);
+});
