@@ -40,6 +40,8 @@ interface SharedSession {
   username: string;
   hasPath: boolean;
   streams: number;
+  /** Connections of those who want to know of incidents. */
+  watchers: Set<Socket>;
   since: Date;
   /** When its last stream ended. */
   idleSince: number;
@@ -58,6 +60,8 @@ export async function runBackground(context: Context): Promise<number> {
     });
   const sessions = new Map<string, SharedSession>();
   const reasons = new Map<string, Promise<FailureJson | null>>();
+  /** Of the open streams. */
+  const sessionsOfStreams = new Map<string, SharedSession>();
   /** Streams that have ended, oldest first. */
   const endedNames: string[] = [];
   const connections = new Set<Socket>();
@@ -69,12 +73,16 @@ export async function runBackground(context: Context): Promise<number> {
     const there = sessions.get(key);
     if (there) return there;
     const kept: SharedSession = {
-      ...{ workspace, session: null, username: '', hasPath: true, streams: 0 },
+      ...{ workspace, session: null, username: '', hasPath: true, streams: 0, watchers: new Set() },
       ...{ since: new Date(), idleSince: performance.now() },
       opened: openWorkspaceSession(context, workspace, handed ? readOpening(handed, workspace) : null, {
         path,
         onPath: (state) => {
           kept.hasPath = state !== 'lost';
+        },
+        onIncident(incident) {
+          for (const socket of kept.watchers)
+            writeLine(socket, { ok: true, incident } satisfies BackgroundReply);
         },
       }).then(({ session, opening }) => {
         kept.session = session;
@@ -100,6 +108,7 @@ export async function runBackground(context: Context): Promise<number> {
       const stream = await session.open({ kind: 'ssh' }, { eager: true });
       // Another process may be asked about this stream.
       const name = `${process.pid}.${++streams}`;
+      sessionsOfStreams.set(name, kept);
       let failed: Error | null = null;
       stream.on('error', (error) => {
         failed = error;
@@ -116,6 +125,7 @@ export async function runBackground(context: Context): Promise<number> {
         }),
       );
       void ended.then(() => {
+        sessionsOfStreams.delete(name);
         endedNames.push(name);
         if (endedNames.length > maxEndReasons) reasons.delete(endedNames.shift()!);
       });
@@ -134,6 +144,15 @@ export async function runBackground(context: Context): Promise<number> {
         const error = await reasons.get(question.stream);
         // Undefined: an earlier process carried it.
         return reply(socket, error === undefined ? { ok: false } : { ok: true, ...(error && { error }) });
+      }
+      case 'incidents': {
+        const watchers = sessionsOfStreams.get(question.stream)?.watchers;
+        if (!watchers) return reply(socket, { ok: false });
+        watchers.add(socket);
+        socket.once('close', () => watchers.delete(socket));
+        // Nothing more is asked. It sees the end of the other side only if it reads.
+        socket.resume();
+        return;
       }
       case 'look': {
         const kept = sessions.get(`${question.path} ${question.workspace}`);

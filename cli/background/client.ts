@@ -1,9 +1,11 @@
 import { spawn } from 'node:child_process';
 import { createConnection, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Context } from '../command/context.ts';
 import { serverEnvironment } from '../connection/connection.ts';
+import type { ToldIncident } from '../diagnosis/recording.ts';
 import { exitCodes } from '../failure/exit-codes.ts';
 import { Failure } from '../failure/failure.ts';
 import { self } from '../ssh/client-options.ts';
@@ -95,6 +97,8 @@ export interface Line {
   stream: Duplex;
   /** The workspace's SSH host key; undefined if the background process is of an older release. */
   hostKey: string | undefined;
+  /** Calls back with each incident of its session until it is closed. */
+  watchIncidents(tell: (incident: ToldIncident) => void): void;
   /** Why it ended, if ssh did not end it; `broke` is the error of the stream itself. */
   why(broke: Error | null): Promise<Error | null>;
   close(): void;
@@ -137,6 +141,7 @@ export async function openSharedStream(
   return {
     stream: socket,
     hostKey: answer.hostKey,
+    watchIncidents: (tell) => void watchIncidents(address, name, socket, tell).catch(() => {}),
     async why() {
       const said = await sendRequest(context, { ask: 'why', stream: name });
       if (said?.ok) return said.error ? failureOf(said.error) : null;
@@ -151,6 +156,26 @@ export async function openSharedStream(
     },
     close: () => socket.destroy(),
   };
+}
+
+/** Reads the incidents of a stream's session until the stream is closed. Older background processes know none. */
+async function watchIncidents(
+  address: string,
+  stream: string,
+  until: Socket,
+  tell: (incident: ToldIncident) => void,
+): Promise<void> {
+  const socket = await connectTo(address);
+  if (!socket) return;
+  if (until.destroyed) return void socket.destroy();
+  until.once('close', () => socket.destroy());
+  // ssh must be able to end while nothing is told.
+  socket.unref();
+  writeLine(socket, { ask: 'incidents', stream } satisfies BackgroundRequest);
+  for await (const line of createInterface({ input: socket })) {
+    const reply = JSON.parse(line) as BackgroundReply;
+    if (reply.ok && reply.incident) tell(reply.incident);
+  }
 }
 
 /**

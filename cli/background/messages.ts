@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { ApiError } from '@cde/api/errors.ts';
+import type { ToldIncident } from '../diagnosis/recording.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 
 /**
@@ -11,6 +12,8 @@ export type BackgroundRequest =
   | { ask: 'stream'; workspace: string; path: PathChoice; opening?: string }
   /** Why that stream ended. */
   | { ask: 'why'; stream: string }
+  /** A line for each incident of that stream's session, until the connection is closed. */
+  | { ask: 'incidents'; stream: string }
   /** Whether a working session is open. */
   | { ask: 'look'; workspace: string; path: PathChoice }
   | { ask: 'show' }
@@ -34,6 +37,7 @@ export type BackgroundReply =
       username?: string;
       error?: FailureJson;
       sessions?: SessionSummary[];
+      incident?: ToldIncident;
     }
   | { ok: false; error?: FailureJson };
 

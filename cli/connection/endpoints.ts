@@ -1,6 +1,7 @@
 import type * as activity from '@cde/api/activity.ts';
 import type * as cleanup from '@cde/api/cleanup.ts';
 import type * as clusters from '@cde/api/clusters.ts';
+import type * as diagnosis from '@cde/api/diagnosis.ts';
 import type { Endpoint, Method } from '@cde/api/endpoint.ts';
 import type * as identity from '@cde/api/identity.ts';
 import type * as nodes from '@cde/api/nodes.ts';
@@ -28,6 +29,7 @@ function light<E extends Endpoint>(
 
 type A = typeof activity;
 type C = typeof clusters;
+type D = typeof diagnosis;
 type L = typeof cleanup;
 type I = typeof identity;
 type N = typeof nodes;
@@ -52,6 +54,13 @@ export const listTokens = light<I['listTokens']>('GET', `${v1}/tokens`);
 export const createToken = light<I['createToken']>('POST', `${v1}/tokens`, 'body');
 export const revokeToken = light<I['revokeToken']>('DELETE', `${v1}/tokens/:token`);
 export const listAudit = light<I['listAudit']>('GET', `${v1}/audit`);
+
+export const postRecording = light<D['postRecording']>(
+  'POST',
+  `${v1}/workspaces/:workspace/recordings`,
+  'body',
+);
+export const listIncidents = light<D['listIncidents']>('GET', `${v1}/incidents`);
 
 export const listPorts = light<P['listPorts']>('GET', `${v1}/workspaces/:workspace/ports`);
 export const sharePort = light<P['sharePort']>('PUT', `${v1}/workspaces/:workspace/ports/:port`, 'body');

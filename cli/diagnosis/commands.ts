@@ -6,6 +6,29 @@ const workspace = { help: 'NAME or OWNER/NAME', completes: 'connectable' } as co
 
 export const diagnosisCommands: readonly Command[] = [
   command({
+    name: 'why',
+    group,
+    summary: 'Say why your sessions were interrupted or slow',
+    details:
+      'Lists what went wrong in your own sessions, oldest first: when, for how long, what was noticeable, the cause, the ' +
+      'evidence, and what to do. Sessions are recorded while they are used: round trips of each leg, changes of the path, ' +
+      'sleep and network changes of your machine, never what is typed or sent. An unknown cause says what was ruled out.',
+    arguments: { workspace: { ...workspace, help: 'NAME or OWNER/NAME (default: all)', optional: true } },
+    options: {
+      since: {
+        kind: 'text',
+        value: 'WHEN',
+        help: 'Since when: 2h, 7d, 2026-05-01 or an ISO time (default 2h)',
+      },
+    },
+    examples: [
+      ['cde why', 'in the last two hours'],
+      ['cde why web --since 1d', 'one workspace, in the last day'],
+      ['cde why --json | jq -r ".incidents[].cause"', 'only the causes'],
+    ],
+    load: () => import('./why.ts').then((m) => m.why),
+  }),
+  command({
     name: 'ping',
     group,
     summary: 'Measure the round trip to a workspace, by leg',

@@ -42,6 +42,8 @@ export interface Output {
    * the first column, and the cursor may be in the middle of a line.
    */
   failInSession(failure: Failure): void;
+  /** A line between what the programs of a session print on this terminal; nothing if nobody looks at it. */
+  noteInSession(text: string): void;
 }
 
 const unshowable = new RegExp(String.raw`(?!\t)\p{Cc}|[${invisibleCharacters}]`, 'gu');
@@ -142,6 +144,9 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
         print(terminal ? `${colors.dim(title.padEnd(longest))}  ${value}` : `${title}\t${value}`);
     },
     fail: (failure) => void stderr.write(failureText(failure)),
+    noteInSession(text) {
+      if (stderr.isTTY) stderr.write(`\r\n${noteColors.dim(`cde: ${clean(text)}`)}\r\n`);
+    },
     failInSession(failure) {
       const text = failureText(failure);
       stderr.write(stderr.isTTY ? `\r\n${text.replaceAll('\n', '\r\n')}` : text);

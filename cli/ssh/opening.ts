@@ -4,12 +4,14 @@ import type { PathKind } from '@cde/api/agent.ts';
 import type { Client } from '@cde/api/client.ts';
 import type { TicketReply, Workspace } from '@cde/api/workspaces.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { TunnelError } from '@cde/tunnel/errors.ts';
 import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { releaseNativeWhenUnused } from '@cde/tunnel/paths/datachannel.ts';
 import { describeChange, type PathChange } from '@cde/tunnel/selection/history.ts';
 import type { Session, SessionOptions } from '@cde/tunnel/session/session.ts';
 import type { Context } from '../command/context.ts';
 import { createTicket, getWorkspace, startWorkspace } from '../connection/endpoints.ts';
+import { recordWorkspaceSession, type SessionRecording, type ToldIncident } from '../diagnosis/recording.ts';
 import { exitCodes } from '../failure/exit-codes.ts';
 import { Failure, toFailure } from '../failure/failure.ts';
 import { hostOn, pathRef } from '../workspaces/reference.ts';
@@ -137,6 +139,8 @@ export interface OpeningOptions {
   path?: PathChoice;
   /** Told of each choice and change of the path. */
   onChange?: SessionOptions['onChange'];
+  /** Told why the session was interrupted, once it continues. */
+  onIncident?: ((incident: ToldIncident) => void) | undefined;
 }
 
 /** A choice or change of the path, for `--verbose`. */
@@ -164,7 +168,7 @@ export async function openWorkspaceSession(
   context: Context,
   reference: string,
   given: Opening | null,
-  { start = false, onPath, path = 'auto', onChange }: OpeningOptions = {},
+  { start = false, onPath, path = 'auto', onChange, onIncident }: OpeningOptions = {},
 ): Promise<{ session: Session; opening: Opening }> {
   // Loaded while the ticket is on its way.
   collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
@@ -176,15 +180,32 @@ export async function openWorkspaceSession(
     const good = opening;
     const paths = kindsFor(path, good);
     const { openSession } = await loading;
+    let recording: SessionRecording | undefined;
     try {
       const session = await openSession({
         ...good,
         signal: context.signal,
-        renewTicket: () => renewTicket(context, reference, good.clientPrivateKey),
+        async renewTicket() {
+          try {
+            const renewed = await renewTicket(context, reference, good.clientPrivateKey);
+            recording?.serverAnswered(true);
+            return renewed;
+          } catch (error) {
+            recording?.serverAnswered(error instanceof TunnelError);
+            throw error;
+          }
+        },
         // With one satellite there is nothing to remember.
         steer: { paths, ...(good.satellites.length > 1 && { book: rttBook(context.env) }) },
         ...(onPath && { onPath }),
-        ...(onChange && { onChange }),
+        onChange(change) {
+          recording?.changed(change);
+          onChange?.(change);
+        },
+      });
+      recording = recordWorkspaceSession(context, reference, session, {
+        nameOf: (url) => good.satellites.find((each) => each.url === url)?.name ?? url,
+        onIncident,
       });
       return { session, opening: good };
     } catch (error) {

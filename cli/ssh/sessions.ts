@@ -3,6 +3,7 @@ import type { PathChange } from '@cde/tunnel/selection/history.ts';
 import type { Session } from '@cde/tunnel/session/session.ts';
 import type { Context } from '../command/context.ts';
 import { note } from '../command/result.ts';
+import type { ToldIncident } from '../diagnosis/recording.ts';
 import { exitCodes } from '../failure/exit-codes.ts';
 import { toFailure } from '../failure/failure.ts';
 import { renderEvent } from '../output/render.ts';
@@ -51,6 +52,9 @@ export function maintainSession(
 
   const tell = (change: PathChange) => renderEvent(out, { event: 'path', ...change }, note(pathNote(change)));
 
+  const explain = (incident: ToldIncident) =>
+    !closed && renderEvent(out, { event: 'incident', ...incident }, note(incident.summary));
+
   async function open(first: boolean): Promise<Session> {
     for (;;) {
       try {
@@ -59,6 +63,7 @@ export function maintainSession(
           start: first ? start : false,
           ...(path && { path: path as PathChoice }),
           ...(verbose && { onChange: tell }),
+          onIncident: (incident) => explain(incident),
           onPath(state, reason, afterMs) {
             if (closed || signal.aborted) return;
             if (state === 'lost') out.note(`The connection was lost (${reason.message}); connecting again.`);

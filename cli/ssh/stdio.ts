@@ -4,6 +4,7 @@ import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { pipeCoalesced } from '@cde/tunnel/streams/coalesce.ts';
 import { type Line, openSharedStream } from '../background/client.ts';
 import type { Context } from '../command/context.ts';
+import type { ToldIncident } from '../diagnosis/recording.ts';
 import { exitCodes } from '../failure/exit-codes.ts';
 import { toFailure } from '../failure/failure.ts';
 import { fromSshHost } from '../workspaces/reference.ts';
@@ -47,6 +48,7 @@ export async function runStdio(
       await pinHostKeys(context.env, new Map([[sshName, line.hostKey]]));
     collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
     opened = true;
+    line.watchIncidents(({ summary }) => context.out.noteInSession(summary));
     context.leaveInterrupts();
     process.stdin.pipe(stream);
     // ssh has exited, so nothing that still arrives is read.
@@ -106,13 +108,18 @@ async function openLine(
 ): Promise<Line> {
   const { openWorkspaceSession, pathNote, readOpening } = await import('./opening.ts');
   const handed = opening ? readOpening(opening, reference) : null;
+  let tell: ((incident: ToldIncident) => void) | undefined;
   const { session, opening: opened } = await openWorkspaceSession(context, reference, handed, {
     path,
+    onIncident: (incident) => tell?.(incident),
     ...(verbose && { onChange: (change) => context.out.note(pathNote(change)) }),
   });
   return {
     stream: await session.open({ kind: 'ssh' }, { eager: true }),
     hostKey: opened.sshHostKey,
+    watchIncidents(listener) {
+      tell = listener;
+    },
     async why(broke) {
       if (broke) return broke;
       return (await Promise.race([session.closed, delay(reasonMs, null)]))?.error ?? null;
