@@ -9,7 +9,7 @@ import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
 import { silentLog } from '@cde/tunnel/log.ts';
 import { images } from '../cluster/images.ts';
-import { testEngine } from './docker-engine.ts';
+import { type TestEngine, testEngine } from './docker-engine.ts';
 
 /** `section`: further lines of the template's docker section. */
 export function makeSpec(
@@ -35,9 +35,9 @@ export const launchOf = (buildId: string) => ({
   token: 'cde_agent_test',
 });
 
-/** Providers of one installation on the engine of the tests. `close` removes everything of it. */
-export async function makeScene() {
-  const { url, docker } = testEngine();
+/** Providers of one installation on an engine. `close` removes everything of it. */
+export async function makeScene(engine: Pick<TestEngine, 'url' | 'docker'> = testEngine()) {
+  const { url, docker } = engine;
   const installation = `t${randomUUID().slice(0, 8)}`;
   const folder = dirname(await freshBundle());
   return {

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, type TestFunction, test, vi } from 'vitest';
 import {
   type AgentLaunch,
   endCauses,
@@ -49,6 +49,8 @@ export function testProviderContract(
     timeoutMs?: number;
     /** A start takes many seconds: without the case that starts once for each change of the state, and has a test elsewhere. */
     isSlow?: boolean;
+    /** The names of the only cases, for a platform that differs from another one in little. */
+    only?: string[];
   } = {},
 ) {
   describe(`provider contract: ${name}`, { timeout: timeoutMs }, () => {
@@ -56,6 +58,8 @@ export function testProviderContract(
     let provider: Provider;
     let spec: WorkspaceSpec;
     const open: Provider[] = [];
+    const testCase = (title: string, run: TestFunction) =>
+      test.skipIf(options.only && !options.only.includes(title))(title, run);
 
     const newServer = () => {
       const made = subject.makeProvider();
@@ -98,7 +102,7 @@ export function testProviderContract(
       await subject.close();
     });
 
-    test('starts, stops, and starts again on the same home', async () => {
+    testCase('starts, stops, and starts again on the same home', async () => {
       expectGone(await observe({}));
       const started = await finish(starting());
       expect(await observe(started.state)).toMatchObject({ kind: 'running' });
@@ -114,7 +118,7 @@ export function testProviderContract(
       expect(await subject.readHome(spec, 'notes')).toBe('kept');
     });
 
-    test('a start of a newer build replaces the older compute and keeps the home', async () => {
+    testCase('a start of a newer build replaces the older compute and keeps the home', async () => {
       const first = await finish(starting('b1'));
       await subject.writeHome(spec, 'notes', 'kept');
       const second = await finish(starting('b2'), first.state);
@@ -123,7 +127,7 @@ export function testProviderContract(
       expect(await subject.readHome(spec, 'notes')).toBe('kept');
     });
 
-    test('every step can be repeated, also with the state before it', async () => {
+    testCase('every step can be repeated, also with the state before it', async () => {
       const started = await finish(starting());
       await finish(starting(), started.state);
       const repeated = await finish(starting(), {});
@@ -146,7 +150,7 @@ export function testProviderContract(
       expect(await subject.readHome(other, 'notes')).toBe('kept');
     });
 
-    test('a retained home can be taken over by the workspace that it belonged to', async () => {
+    testCase('a retained home can be taken over by the workspace that it belonged to', async () => {
       const started = await finish(starting());
       await subject.writeHome(spec, 'notes', 'kept');
       const removed = await finish(removing('keep'), started.state);
@@ -161,23 +165,27 @@ export function testProviderContract(
       expect(await observe(state)).toMatchObject({ kind: 'running' });
     });
 
-    test('a home that was to be taken over by its own workspace survives a removal half-way', async () => {
-      const started = await finish(starting());
-      await subject.writeHome(spec, 'notes', 'kept');
-      const removed = await finish(removing('keep'), started.state);
-      const same = { ...spec, restore: { workspaceId: spec.workspaceId, state: stored(removed.state) } };
-      for (let kills = 1; kills <= maxKills; kills++) {
-        const begun = await interrupt(starting(`c${kills}`, same), {}, kills);
-        const undone = await finish(removing('keep'), begun.recorded);
-        same.restore.state = stored(undone.homeRetained ? undone.state : same.restore.state);
-        if (begun.wasLast) break;
-      }
-      const again = await finish(starting('b2', same));
-      expect(await subject.readHome(spec, 'notes')).toBe('kept');
-      expect(await observe(again.state)).toMatchObject({ kind: 'running' });
-    });
+    testCase(
+      'a home that was to be taken over by its own workspace survives a removal half-way',
+      async () => {
+        const started = await finish(starting());
+        await subject.writeHome(spec, 'notes', 'kept');
+        const removed = await finish(removing('keep'), started.state);
+        const same = { ...spec, restore: { workspaceId: spec.workspaceId, state: stored(removed.state) } };
+        for (let kills = 1; kills <= maxKills; kills++) {
+          const begun = await interrupt(starting(`c${kills}`, same), {}, kills);
+          const undone = await finish(removing('keep'), begun.recorded);
+          same.restore.state = stored(undone.homeRetained ? undone.state : same.restore.state);
+          if (begun.wasLast) break;
+        }
+        const again = await finish(starting('b2', same));
+        expect(await subject.readHome(spec, 'notes')).toBe('kept');
+        expect(await observe(again.state)).toMatchObject({ kind: 'running' });
+      },
+    );
 
-    test.skipIf(options.isSlow)('a restore whose start is not done is undone by a removal', async () => {
+    testCase('a restore whose start is not done is undone by a removal', async ({ skip }) => {
+      skip(options.isSlow ?? false);
       const started = await finish(starting());
       await subject.writeHome(spec, 'notes', 'kept');
       const removed = await finish(removing('keep'), started.state);
@@ -193,12 +201,12 @@ export function testProviderContract(
       expect(await subject.readHome(heir, 'notes')).toBe('kept');
     });
 
-    test('stop and remove of a workspace that was never started are done at once', async () => {
+    testCase('stop and remove of a workspace that was never started are done at once', async () => {
       expect(await finish(stopping())).toMatchObject({ kind: 'done' });
       expect(await finish(removing('keep'))).toMatchObject({ kind: 'done', homeRetained: false });
     });
 
-    test('a server killed at any step of a start leaves what the next one finishes', async () => {
+    testCase('a server killed at any step of a start leaves what the next one finishes', async () => {
       let recorded: ProviderState = {};
       for (let kills = 1; kills <= maxKills; kills++) {
         const build = `b${kills}`;
@@ -216,32 +224,35 @@ export function testProviderContract(
       }
     });
 
-    test('a server killed at any step of a stop or a removal leaves what the next one finishes', async () => {
-      for (let kills = 1; kills <= maxKills; kills++) {
-        const started = await finish(starting(`b${kills}`));
-        const stop = await interrupt(stopping(), started.state, kills);
-        const after = newServer();
-        const stopped = await finish(stopping(spec, after), stop.recorded);
-        expect(await subject.countAgents(spec)).toBe(0);
+    testCase(
+      'a server killed at any step of a stop or a removal leaves what the next one finishes',
+      async () => {
+        for (let kills = 1; kills <= maxKills; kills++) {
+          const started = await finish(starting(`b${kills}`));
+          const stop = await interrupt(stopping(), started.state, kills);
+          const after = newServer();
+          const stopped = await finish(stopping(spec, after), stop.recorded);
+          expect(await subject.countAgents(spec)).toBe(0);
 
-        const running = await finish(starting(`c${kills}`, spec, after), stopped.state);
-        await subject.writeHome(spec, 'notes', `of ${kills}`);
-        const remove = await interrupt(removing('keep', spec, after), running.state, kills);
-        const last = newServer();
-        const removed = await finish(removing('keep', spec, last), remove.recorded);
-        expect(removed.homeRetained).toBe(true);
-        expect(await subject.countAgents(spec)).toBe(0);
+          const running = await finish(starting(`c${kills}`, spec, after), stopped.state);
+          await subject.writeHome(spec, 'notes', `of ${kills}`);
+          const remove = await interrupt(removing('keep', spec, after), running.state, kills);
+          const last = newServer();
+          const removed = await finish(removing('keep', spec, last), remove.recorded);
+          expect(removed.homeRetained).toBe(true);
+          expect(await subject.countAgents(spec)).toBe(0);
 
-        const next = restoreOf(spec, removed.state);
-        const restored = await finish(starting('b0', next, last));
-        expect(await subject.readHome(next, 'notes')).toBe(`of ${kills}`);
-        await finish(removing('discard', next, last), restored.state);
-        if (stop.wasLast && remove.wasLast) break;
-        spec = subject.makeSpec();
-      }
-    });
+          const next = restoreOf(spec, removed.state);
+          const restored = await finish(starting('b0', next, last));
+          expect(await subject.readHome(next, 'notes')).toBe(`of ${kills}`);
+          await finish(removing('discard', next, last), restored.state);
+          if (stop.wasLast && remove.wasLast) break;
+          spec = subject.makeSpec();
+        }
+      },
+    );
 
-    test('an agent that ends by itself is reported with a cause of the workload', async () => {
+    testCase('an agent that ends by itself is reported with a cause of the workload', async () => {
       const started = await finish(starting());
       const changed: string[] = [];
       provider.onChange((workspaceId) => void changed.push(workspaceId));
@@ -257,86 +268,91 @@ export function testProviderContract(
       expect(await subject.countAgents(spec)).toBe(1);
     });
 
-    test('a retained home survives until it is purged, and is restored into another workspace', async () => {
-      const started = await finish(starting());
-      await subject.writeHome(spec, 'notes', 'kept');
-      const { state, homeRetained } = await finish(removing('keep'), started.state);
-      expect(homeRetained).toBe(true);
+    testCase(
+      'a retained home survives until it is purged, and is restored into another workspace',
+      async () => {
+        const started = await finish(starting());
+        await subject.writeHome(spec, 'notes', 'kept');
+        const { state, homeRetained } = await finish(removing('keep'), started.state);
+        expect(homeRetained).toBe(true);
 
-      const long = { retainedBefore: new Date(Date.now() - 3600_000) };
-      expect((await provider.purgeHomes(long)).purged).not.toContain(spec.workspaceId);
-      const except = new Set([spec.workspaceId]);
-      expect((await provider.purgeHomes({ only: spec.workspaceId, except })).purged).toEqual([]);
+        const long = { retainedBefore: new Date(Date.now() - 3600_000) };
+        expect((await provider.purgeHomes(long)).purged).not.toContain(spec.workspaceId);
+        const except = new Set([spec.workspaceId]);
+        expect((await provider.purgeHomes({ only: spec.workspaceId, except })).purged).toEqual([]);
 
-      const heir = restoreOf(spec, state);
-      const restored = await finish(starting('b2', heir));
-      expect(await subject.readHome(heir, 'notes')).toBe('kept');
-      // It belongs to the new workspace now: purging the old one deletes nothing.
-      expect((await provider.purgeHomes({ only: spec.workspaceId })).purged).toEqual([]);
-      expect(await subject.readHome(heir, 'notes')).toBe('kept');
+        const heir = restoreOf(spec, state);
+        const restored = await finish(starting('b2', heir));
+        expect(await subject.readHome(heir, 'notes')).toBe('kept');
+        // It belongs to the new workspace now: purging the old one deletes nothing.
+        expect((await provider.purgeHomes({ only: spec.workspaceId })).purged).toEqual([]);
+        expect(await subject.readHome(heir, 'notes')).toBe('kept');
 
-      const removed = await finish(removing('keep', heir), restored.state);
-      await vi.waitUntil(
-        async () => (await provider.purgeHomes({ only: heir.workspaceId })).purged.includes(heir.workspaceId),
-        patience,
-      );
-      expect(await provider.purgeHomes({ only: heir.workspaceId })).toEqual({
-        purged: [],
-        incomplete: false,
-      });
-      // What is lost is said: a start never puts an empty home in its place.
-      const late = restoreOf(heir, removed.state);
-      expect(await drive(starting('b3', late))).toMatchObject({
-        kind: 'failed',
-        error: { code: 'home-lost' },
-      });
-    });
+        const removed = await finish(removing('keep', heir), restored.state);
+        await vi.waitUntil(
+          async () =>
+            (await provider.purgeHomes({ only: heir.workspaceId })).purged.includes(heir.workspaceId),
+          patience,
+        );
+        expect(await provider.purgeHomes({ only: heir.workspaceId })).toEqual({
+          purged: [],
+          incomplete: false,
+        });
+        // What is lost is said: a start never puts an empty home in its place.
+        const late = restoreOf(heir, removed.state);
+        expect(await drive(starting('b3', late))).toMatchObject({
+          kind: 'failed',
+          error: { code: 'home-lost' },
+        });
+      },
+    );
 
-    test('what belongs to no workspace is found and removed, and its home can be adopted', async ({
-      skip,
-    }) => {
-      const { objects } = provider;
-      if (!objects) return skip('its orphans are found elsewhere');
-      const started = await finish(starting());
-      await subject.writeHome(spec, 'notes', 'kept');
-      const neighbour = subject.makeSpec();
-      const neighbourStarted = await finish(starting('b1', neighbour));
-      const ours = async () =>
-        (await objects.list()).filter(({ workspaceId }) => workspaceId === spec.workspaceId);
+    testCase(
+      'what belongs to no workspace is found and removed, and its home can be adopted',
+      async ({ skip }) => {
+        const { objects } = provider;
+        if (!objects) return skip('its orphans are found elsewhere');
+        const started = await finish(starting());
+        await subject.writeHome(spec, 'notes', 'kept');
+        const neighbour = subject.makeSpec();
+        const neighbourStarted = await finish(starting('b1', neighbour));
+        const ours = async () =>
+          (await objects.list()).filter(({ workspaceId }) => workspaceId === spec.workspaceId);
 
-      const found = await ours();
-      const [home, ...others] = [...found].sort((a) => (a.kind === 'home' ? -1 : 1));
-      expect(home).toMatchObject({ kind: 'home', createdAt: expect.any(Date) });
-      expect(others).toContainEqual(
-        expect.objectContaining({ kind: 'compute', createdAt: expect.any(Date) }),
-      );
-      expect(await objects.remove(home!)).toBe(false);
-      for (const object of others) await vi.waitUntil(() => objects.remove(object), patience);
-      for (const object of others) expect(await objects.remove(object)).toBe(true);
-      expect(await ours()).toMatchObject([{ kind: 'home', name: home!.name }]);
-      expectGone(await observe(started.state));
-      expect(await observe(neighbourStarted.state, neighbour)).toMatchObject({ kind: 'running' });
+        const found = await ours();
+        const [home, ...others] = [...found].sort((a) => (a.kind === 'home' ? -1 : 1));
+        expect(home).toMatchObject({ kind: 'home', createdAt: expect.any(Date) });
+        expect(others).toContainEqual(
+          expect.objectContaining({ kind: 'compute', createdAt: expect.any(Date) }),
+        );
+        expect(await objects.remove(home!)).toBe(false);
+        for (const object of others) await vi.waitUntil(() => objects.remove(object), patience);
+        for (const object of others) expect(await objects.remove(object)).toBe(true);
+        expect(await ours()).toMatchObject([{ kind: 'home', name: home!.name }]);
+        expectGone(await observe(started.state));
+        expect(await observe(neighbourStarted.state, neighbour)).toMatchObject({ kind: 'running' });
 
-      const hourMs = 3600_000;
-      const retainedAt = new Date(Date.now() - hourMs);
-      const state = await objects.adopt(home!, spec.workspaceId, retainedAt);
-      const older = { retainedBefore: new Date(retainedAt.getTime() - hourMs) };
-      expect((await provider.purgeHomes(older)).purged).toEqual([]);
-      const heir = restoreOf(spec, state!);
-      await finish(starting('b2', heir));
-      expect(await subject.readHome(heir, 'notes')).toBe('kept');
-      // An adopted home is purged like any other retained one.
-      const last = subject.makeSpec();
-      await finish(starting('b1', last));
-      const removed = await finish(removing('keep', last));
-      expect(removed.homeRetained).toBe(true);
-      const retained = (await objects.list()).find(({ workspaceId }) => workspaceId === last.workspaceId)!;
-      await objects.adopt(retained, last.workspaceId, retainedAt);
-      const { purged } = await provider.purgeHomes({ retainedBefore: new Date(Date.now() - hourMs / 2) });
-      expect(purged).toEqual([last.workspaceId]);
-    });
+        const hourMs = 3600_000;
+        const retainedAt = new Date(Date.now() - hourMs);
+        const state = await objects.adopt(home!, spec.workspaceId, retainedAt);
+        const older = { retainedBefore: new Date(retainedAt.getTime() - hourMs) };
+        expect((await provider.purgeHomes(older)).purged).toEqual([]);
+        const heir = restoreOf(spec, state!);
+        await finish(starting('b2', heir));
+        expect(await subject.readHome(heir, 'notes')).toBe('kept');
+        // An adopted home is purged like any other retained one.
+        const last = subject.makeSpec();
+        await finish(starting('b1', last));
+        const removed = await finish(removing('keep', last));
+        expect(removed.homeRetained).toBe(true);
+        const retained = (await objects.list()).find(({ workspaceId }) => workspaceId === last.workspaceId)!;
+        await objects.adopt(retained, last.workspaceId, retainedAt);
+        const { purged } = await provider.purgeHomes({ retainedBefore: new Date(Date.now() - hourMs / 2) });
+        expect(purged).toEqual([last.workspaceId]);
+      },
+    );
 
-    test('a discarded home is gone', async () => {
+    testCase('a discarded home is gone', async () => {
       const started = await finish(starting());
       await subject.writeHome(spec, 'notes', 'secret');
       const removed = await finish(removing('discard'), started.state);

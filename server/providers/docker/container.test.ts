@@ -61,7 +61,7 @@ test('an agent on the machine of the server has its socket, too', () => {
 });
 
 test('the isolation is described with its limits', () => {
-  expect(describeIsolation(plan({ memory: 2 ** 31, cpus: 2 }), '28.2.2')).toBe(
+  expect(describeIsolation(plan({ memory: 2 ** 31, cpus: 2 }), 'Docker 28.2.2')).toBe(
     'Container on Docker 28.2.2 with a network of its own; runs as user 1000, without capabilities and with no-new-privileges. Limits: memory 2Gi, 2 CPUs, processes 8192.',
   );
 });

@@ -117,5 +117,5 @@ export function describeIsolation(plan: UserPlan, version: string): string {
   const rights = canBeRoot(plan)
     ? 'its programs can become root inside'
     : 'without capabilities and with no-new-privileges';
-  return `Container on Docker ${version} with a network of its own; runs as user ${userOf(plan)}, ${rights}. Limits: ${limits.join(', ')}.`;
+  return `Container on ${version} with a network of its own; runs as user ${userOf(plan)}, ${rights}. Limits: ${limits.join(', ')}.`;
 }

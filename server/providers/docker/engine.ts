@@ -60,7 +60,13 @@ async function makeClient(
 }
 
 /** The HTTP status of an error of the engine; undefined if it did not answer. */
-export const statusOf = (error: unknown): number | undefined => (error as { statusCode?: number }).statusCode;
+export function statusOf(error: unknown): number | undefined {
+  const { statusCode } = error as { statusCode?: number };
+  // Podman's answer if something goes while a call is about it.
+  return statusCode === 500 && /no such (container|volume|network|image)\b/i.test(messageOf(error))
+    ? 404
+    : statusCode;
+}
 
 /** What the engine said, without the prefix of its client. */
 export function messageOf(error: unknown): string {
@@ -99,3 +105,14 @@ export async function accept(call: Promise<unknown>, ...statuses: number[]): Pro
     if (!statuses.includes(statusOf(error) ?? 0)) throw error;
   }
 }
+
+/** What answers, with its version: `Docker 28.2.2`, `Podman 4.3.1`. */
+export async function versionOf(engine: Dockerode): Promise<string> {
+  const { Version, Components = [] } = (await engine.version()) as {
+    Version: string;
+    Components?: { Name: string }[];
+  };
+  return `${Components.some(({ Name }) => /podman/i.test(Name)) ? 'Podman' : 'Docker'} ${Version}`;
+}
+
+export const isPodman = (version: string) => version.startsWith('Podman');

@@ -1,6 +1,6 @@
 import type { Log } from '@cde/tunnel/log.ts';
 import type Dockerode from 'dockerode';
-import { labels, withLabels } from './names.ts';
+import { hasLabels, labels, withLabels } from './names.ts';
 
 const minDelayMs = 1_000;
 const maxDelayMs = 30_000;
@@ -21,6 +21,7 @@ export function watchContainers(options: {
   log: Log;
 }): { close(): void } {
   const { installation, onEnd, log } = options;
+  const wanted = { [labels.installation]: installation, [labels.role]: 'container' };
   let closed = false;
   let stream: (NodeJS.ReadableStream & { destroy(): void }) | undefined;
   let timer: NodeJS.Timeout | undefined;
@@ -29,8 +30,9 @@ export function watchContainers(options: {
   function handle(line: string): void {
     if (line.trim() === '') return;
     const event = JSON.parse(line) as ContainerEvent;
-    const workspaceId = event.Actor?.Attributes?.[labels.workspace];
-    if (workspaceId) onEnd(workspaceId);
+    const own = event.Actor?.Attributes;
+    const workspaceId = own?.[labels.workspace];
+    if (workspaceId && hasLabels(own, wanted)) onEnd(workspaceId);
   }
 
   async function follow(): Promise<void> {
@@ -38,8 +40,9 @@ export function watchContainers(options: {
     stream = (await engine.getEvents({
       filters: {
         type: ['container'],
-        event: ['die', 'destroy', 'oom'],
-        ...withLabels({ [labels.installation]: installation, [labels.role]: 'container' }),
+        // Docker's names, and Podman's where they differ.
+        event: ['die', 'died', 'destroy', 'remove', 'oom'],
+        ...withLabels(wanted),
       },
     })) as typeof stream;
     if (closed) return stream!.destroy();

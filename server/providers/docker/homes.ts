@@ -2,7 +2,7 @@ import type Dockerode from 'dockerode';
 import type { VolumeInspectInfo } from 'dockerode';
 import type { PurgeResult, PurgeSelection } from '../provider.ts';
 import { accept, orNull, statusOf } from './engine.ts';
-import { homeVolume, labels, ownerRecord, retainedRecord, withLabels } from './names.ts';
+import { hasLabels, homeVolume, labels, ownerRecord, retainedRecord, withLabels } from './names.ts';
 
 export interface Homes {
   /** The volume of the workspace's home, whether it exists or not. */
@@ -40,12 +40,11 @@ export function makeHomes(engine: Dockerode, installation: string): Homes {
   const create = (name: string, own: Record<string, string>) =>
     engine.createVolume({ Name: name, Labels: { [labels.installation]: installation, ...own } });
   const remove = (name: string) => accept(engine.getVolume(name).remove(), 404);
-  const list = async (role: string) =>
-    (
-      await engine.listVolumes({
-        filters: withLabels({ [labels.installation]: installation, [labels.role]: role }),
-      })
-    ).Volumes ?? [];
+  async function list(role: string) {
+    const wanted = { [labels.installation]: installation, [labels.role]: role };
+    const { Volumes } = await engine.listVolumes({ filters: withLabels(wanted) });
+    return (Volumes ?? []).filter(({ Labels }) => hasLabels(Labels, wanted));
+  }
 
   async function volumeOf(workspaceId: string): Promise<string> {
     const record = await find(ownerRecord(workspaceId));

@@ -23,7 +23,13 @@ export const ownerRecord = (workspaceId: string) => `cde-home-owner-${workspaceI
 /** An empty volume whose labels say that the home of the workspace is retained. */
 export const retainedRecord = (workspaceId: string) => `cde-retained-home-${workspaceId}`;
 
-/** `--filter` of the API: objects with all of these labels. */
+/**
+ * `--filter` of the API: objects with all of these labels. Podman takes any of them to be enough for volumes, so what comes back
+ * is checked with `hasLabels`.
+ */
 export const withLabels = (wanted: Record<string, string>) => ({
   label: Object.entries(wanted).map(([name, value]) => `${name}=${value}`),
 });
+
+export const hasLabels = (own: Record<string, string> | null | undefined, wanted: Record<string, string>) =>
+  Object.entries(wanted).every(([name, value]) => own?.[name] === value);

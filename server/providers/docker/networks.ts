@@ -47,6 +47,8 @@ export async function ensureNetwork(
         Name: name,
         Driver: 'bridge',
         CheckDuplicate: true,
+        // For Podman, which otherwise forwards between its networks. Docker never does, and ignores the option.
+        Options: { isolate: 'true' },
         IPAM: { Driver: 'default', Config: [{ Subnet: subnetAt(first + attempt) }] },
         Labels: {
           [labels.installation]: installation,

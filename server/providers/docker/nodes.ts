@@ -1,7 +1,7 @@
 import type { NodeResources } from '@cde/api/nodes.ts';
 import type Dockerode from 'dockerode';
 import type { ProviderNodes } from '../provider.ts';
-import { messageOf } from './engine.ts';
+import { messageOf, versionOf } from './engine.ts';
 
 /** How long an answer of the engine is used: its machine does not change, but it can stop answering. */
 const cacheMs = 15_000;
@@ -13,7 +13,8 @@ interface EngineInfo {
   OperatingSystem: string;
   KernelVersion: string;
   Architecture: string;
-  ServerVersion: string;
+  /** With its version. */
+  runtime: string;
 }
 
 /** The host of the engine as a node. At most one call per 15 s, however many ask. */
@@ -26,7 +27,8 @@ export function makeDockerNodes(
 
   async function ask(): Promise<string | null> {
     try {
-      known = (await (await engine()).info()) as EngineInfo;
+      const client = await engine();
+      known = { ...((await client.info()) as EngineInfo), runtime: await versionOf(client) };
       return null;
     } catch (error) {
       return `The Docker engine does not answer: ${messageOf(error)}.`;
@@ -56,7 +58,7 @@ export function makeDockerNodes(
           os: known.OperatingSystem,
           kernel: known.KernelVersion,
           architecture: known.Architecture,
-          runtime: `Docker ${known.ServerVersion}`,
+          runtime: known.runtime,
           capacity: resources,
           allocatable: resources,
           workspaceIds: null,

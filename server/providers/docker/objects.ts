@@ -3,7 +3,7 @@ import type { PlatformObject, PlatformObjects } from '../provider.ts';
 import type { AgentVolumes } from './agent-volume.ts';
 import { orNull, statusOf } from './engine.ts';
 import type { Homes } from './homes.ts';
-import { labels, withLabels } from './names.ts';
+import { hasLabels, labels, withLabels } from './names.ts';
 import { removeNetworks } from './networks.ts';
 
 /** What this installation has on the engine. Objects of others, and without labels, are not seen. */
@@ -18,12 +18,15 @@ export function makeObjects({
   homes: Homes;
   agentVolumes: AgentVolumes;
 }): PlatformObjects {
-  const ours = { filters: withLabels({ [labels.installation]: installation }) };
-  const workspaceOf = (own: Record<string, string> | undefined) => own?.[labels.workspace] ?? null;
+  const ofInstallation = { [labels.installation]: installation };
+  const ours = { filters: withLabels(ofInstallation) };
+  const workspaceOf = (own: Record<string, string> | null | undefined) => own?.[labels.workspace] ?? null;
 
   async function listContainers(currentAgent: string): Promise<PlatformObject[]> {
     return (await engine.listContainers({ ...ours, all: true }))
-      .filter(({ Names }) => Names[0] !== `/${currentAgent}-filler`)
+      .filter(
+        ({ Names, Labels }) => hasLabels(Labels, ofInstallation) && Names[0] !== `/${currentAgent}-filler`,
+      )
       .map(({ Names, Labels, Created }) => ({
         kind: 'compute',
         name: Names[0]!.slice(1),
@@ -33,22 +36,21 @@ export function makeObjects({
   }
 
   async function listNetworks(): Promise<PlatformObject[]> {
-    return (await engine.listNetworks(ours)).map(({ Name, Labels, Created }) => ({
-      kind: 'network',
-      name: Name,
-      workspaceId: workspaceOf(Labels),
-      createdAt: moment(Created),
-    }));
+    return (await engine.listNetworks(ours))
+      .filter(({ Labels }) => hasLabels(Labels, ofInstallation))
+      .map(({ Name, Labels, Created }) => ({
+        kind: 'network',
+        name: Name,
+        workspaceId: workspaceOf(Labels),
+        createdAt: moment(Created),
+      }));
   }
 
   /** The agents of earlier versions of the server. */
   async function listOldAgents(currentAgent: string): Promise<PlatformObject[]> {
-    const found =
-      (
-        await engine.listVolumes({
-          filters: withLabels({ [labels.installation]: installation, [labels.role]: 'agent' }),
-        })
-      ).Volumes ?? [];
+    const wanted = { [labels.installation]: installation, [labels.role]: 'agent' };
+    const { Volumes } = await engine.listVolumes({ filters: withLabels(wanted) });
+    const found = (Volumes ?? []).filter(({ Labels }) => hasLabels(Labels, wanted));
     const old = new Map(found.map((volume) => [agentOf(volume.Name), volume]));
     old.delete(currentAgent);
     return [...old].map(([name, volume]) => ({
@@ -59,13 +61,10 @@ export function makeObjects({
     }));
   }
 
-  async function isStillOurs(
-    found: { Labels?: Record<string, string> | null },
+  const isStillOurs = (
+    { Labels }: { Labels?: Record<string, string> | null },
     { workspaceId }: PlatformObject,
-  ) {
-    const own = found.Labels ?? {};
-    return own[labels.installation] === installation && workspaceOf(own) === workspaceId;
-  }
+  ) => hasLabels(Labels, ofInstallation) && workspaceOf(Labels) === workspaceId;
 
   /** False if the object is in use. */
   async function removed(call: Promise<unknown>): Promise<boolean> {
@@ -112,7 +111,7 @@ export function makeObjects({
         const container = engine.getContainer(object.name);
         const found = await orNull(container.inspect());
         if (!found) return true;
-        if (!(await isStillOurs(found.Config, object))) return false;
+        if (!isStillOurs(found.Config, object)) return false;
         // Without `v`: named volumes stay in any case, and others are not ours.
         return removed(container.remove({ force: true }));
       }
@@ -120,17 +119,18 @@ export function makeObjects({
         // Docker's own filter finds parts of names.
         const found = (await engine.listNetworks(ours)).find(({ Name }) => Name === object.name);
         if (!found) return true;
-        return (await isStillOurs(found, object)) && removeNetworks(engine, object.name);
+        return isStillOurs(found, object) && removeNetworks(engine, object.name);
       }
       if (object.kind === 'home') return false;
-      if (object.workspaceId !== null) return removed(engine.getVolume(object.name).remove());
+      const volume = engine.getVolume(object.name);
+      const found = await orNull(volume.inspect());
+      if (!found) return true;
+      if (!isStillOurs(found, object) || found.Labels?.[labels.role] === 'home') return false;
+      if (object.workspaceId !== null) return removed(volume.remove());
       // The record first: without it, a server of that version fills the volume again.
       const uses = await engine.listContainers({ all: true, filters: { volume: [object.name] } });
       if (uses.length > 0) return false;
-      return (
-        (await removed(engine.getVolume(completeOf(object.name)).remove())) &&
-        removed(engine.getVolume(object.name).remove())
-      );
+      return (await removed(engine.getVolume(completeOf(object.name)).remove())) && removed(volume.remove());
     },
     async adopt(home, workspaceId, retainedAt) {
       return (await homes.adopt(home.name, workspaceId, retainedAt)) ? { home: home.name } : null;

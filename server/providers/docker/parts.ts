@@ -8,7 +8,7 @@ import type { Images } from './images.ts';
 /** What the steps of the provider share, once the engine has answered. */
 export interface DockerParts {
   engine: Dockerode;
-  /** Of the engine, such as `28.2.2`. */
+  /** Such as `Docker 28.2.2` or `Podman 4.3.1`. */
   version: string;
   hasInit: boolean;
   installation: string;

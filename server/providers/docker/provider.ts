@@ -12,7 +12,7 @@ import type {
   StepResult,
 } from '../provider.ts';
 import { type AgentSource, makeAgentVolumes } from './agent-volume.ts';
-import { connectEngine, isUnreachable, messageOf, orNull, statusOf } from './engine.ts';
+import { connectEngine, isPodman, isUnreachable, messageOf, orNull, statusOf, versionOf } from './engine.ts';
 import { watchContainers } from './events.ts';
 import { explainExit } from './exit.ts';
 import { makeHomes } from './homes.ts';
@@ -59,14 +59,15 @@ export function makeDockerProvider(options: DockerProviderOptions): Provider {
     },
     log,
   });
-  let about: Promise<{ version: string; hasInit: boolean }> | undefined;
+  let about: Promise<Pick<DockerParts, 'version' | 'hasInit'>> | undefined;
 
   /** Asked once. If the engine does not answer, the next call tries again. */
   function describeEngine(found: Dockerode) {
-    about ??= found.info().then(
-      (info: { ServerVersion: string; InitBinary?: string }) => ({
-        version: info.ServerVersion,
-        hasInit: Boolean(info.InitBinary),
+    about ??= Promise.all([found.info() as Promise<{ InitBinary?: string }>, versionOf(found)]).then(
+      ([{ InitBinary }, version]) => ({
+        version,
+        // Podman does not say whether it has one.
+        hasInit: Boolean(InitBinary) || isPodman(version),
       }),
       (error: unknown) => {
         about = undefined;

@@ -4,7 +4,7 @@ import { ProviderFailure } from '../failure.ts';
 import { enteredLine, findEnterFailure, tokenFile } from '../prepare/enter-plan.ts';
 import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../provider.ts';
 import { type ContainerPlan, canBeRoot, describeIsolation, homeOf, workspaceContainer } from './container.ts';
-import { accept, messageOf, orNull, statusOf } from './engine.ts';
+import { accept, isPodman, messageOf, orNull, statusOf } from './engine.ts';
 import { explainExit, logTail, runOf } from './exit.ts';
 import { containerName, homeVolume, labels } from './names.ts';
 import { ensureNetwork } from './networks.ts';
@@ -61,7 +61,7 @@ export async function startStep(
   const known: State = { ...state, home, directory: homeOf(spec.owner) };
   const image = await images.ensure(section.image, section.pullPolicy, launch.buildId);
   if ('waitingFor' in image) return pending(image.waitingFor, known);
-  const plan: Omit<ContainerPlan, 'agentVolume' | 'network'> = {
+  const plan: Omit<ContainerPlan, 'agentVolume' | 'network' | 'hasInit'> = {
     installation: parts.installation,
     spec,
     section,
@@ -69,7 +69,6 @@ export async function startStep(
     home,
     imageUser: image.user,
     gatewayFolder: parts.gatewayFolder,
-    hasInit: parts.hasInit,
   };
   const started = (id: string): StepResult<Started> => ({
     kind: 'done',
@@ -99,9 +98,15 @@ export async function startStep(
   if (!agentVolume?.value) return pending('The agent is being copied to the Docker engine.', known);
   const network = await ensureNetwork(engine, parts.installation, workspaceId);
   logPlan(spec, plan, context);
-  const wanted = workspaceContainer({ ...plan, agentVolume: agentVolume.value, network });
+  if (isPodman(parts.version)) context.log('Podman may forward between the networks of workspaces', 'warn');
+  const wanted = { ...plan, agentVolume: agentVolume.value, network };
+  const create = (hasInit: boolean) => engine.createContainer(workspaceContainer({ ...wanted, hasInit }));
   try {
-    await engine.createContainer(wanted);
+    await create(parts.hasInit).catch((error) => {
+      if (!/init binary not found/i.test(messageOf(error))) throw error;
+      context.log('Podman has no init to end what the agent leaves behind: install catatonit there', 'warn');
+      return create(false);
+    });
   } catch (error) {
     // Another replica was first.
     if (statusOf(error) === 409) return pending(undefined, known);
