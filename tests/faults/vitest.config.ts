@@ -1,8 +1,11 @@
 import { defineConfig } from 'vitest/config';
 import { everySuite } from '../kit/vitest.ts';
 
-/** Adds interfaces and addresses to this machine, which sessions of other files would notice: runs after them. */
-const networks = ['tests/faults/network.test.ts'];
+/**
+ * One at a time, after the others: network.test.ts adds interfaces and addresses that other sessions would notice, and
+ * what nat.test.ts measures of UDP depends on the load.
+ */
+const networks = ['tests/faults/nat.test.ts', 'tests/faults/network.test.ts'];
 
 /** Slow tests with real processes that are killed; `npm run test:faults`. */
 export default defineConfig({
@@ -27,6 +30,7 @@ export default defineConfig({
         test: {
           name: 'networks',
           include: networks,
+          fileParallelism: false,
           sequence: { groupOrder: 1 },
         },
       },

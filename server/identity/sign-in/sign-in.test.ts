@@ -1,6 +1,7 @@
 import { Problem } from '@cde/api/problem.ts';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { until } from '../../../tests/kit/until.ts';
 import { browserSessions, oneTimeLinks, signInFailures, users } from '../../database/schema.ts';
 import { makeTestServer, type TestServer } from '../../testing.ts';
 import { makeOneTimeLink } from '../sessions/sessions.ts';
@@ -115,10 +116,6 @@ test('a wrong password and an unknown user get the same reply', async () => {
   expect({ ...unknown.body, requestId: '' }).toEqual({ ...wrong.body, requestId: '' });
 });
 
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
-}
-
 async function addFailures(subject: string, count: number): Promise<void> {
   const at = server.clock.at;
   const rows = Array.from({ length: count }, () => ({ id: crypto.randomUUID(), subject, at }));
@@ -225,7 +222,10 @@ test('concurrent attempts are queued, and rejected beyond a few', async () => {
         if (error.code === 'sign-in-throttled') refused += 1;
       }),
   );
-  await until(() => refused === 22);
+  await until(
+    () => refused,
+    (count) => count === 22,
+  );
   expect(judged).toBe(0);
   expect(new Set(waits).size).toBe(8);
   go();
