@@ -67,7 +67,8 @@ test('ping: refuses nonsense, and does not start a stopped workspace', async () 
     ['--interval', 'soon'],
   ])
     expect(await machine.cde('ping', 'hello', ...words)).toMatchObject({ code: 2 });
-  expect(await machine.cde('create', 'resting', '--no-start')).toMatchObject({ code: 0 });
+  // It exists if this is the second attempt.
+  await machine.cde('create', 'resting', '--no-start');
   expect(await machine.cde('ping', 'resting')).toMatchObject({
     code: 5,
     stderr: expect.stringContaining('[workspace-not-running]'),

@@ -80,4 +80,29 @@ export const diagnosisCommands: readonly Command[] = [
     ],
     load: () => import('./doctor/doctor.ts').then((m) => m.doctor),
   }),
+  command({
+    name: 'support-bundle',
+    group,
+    summary: 'Collect what support needs to know in one archive, without secrets',
+    details:
+      'Runs `cde doctor` and `cde netcheck`, and adds versions, the configuration of cde and ssh, your workspaces and, of ' +
+      'WORKSPACE, its activity, ports, builds and the end of the last log. Writes a tar.gz of text files, from which ' +
+      'tokens, passwords, keys, cookies and values of parameters are removed, prints what is inside, and sends nothing.',
+    arguments: { workspace: { help: 'NAME or OWNER/NAME', completes: 'workspaces', optional: true } },
+    options: {
+      output: {
+        kind: 'text',
+        short: 'o',
+        value: 'FILE',
+        help: 'The archive to write (default: cde-support-TIME.tar.gz here)',
+        completes: 'files',
+      },
+    },
+    examples: [
+      ['cde support-bundle', 'about this machine'],
+      ['cde support-bundle web -o web.tar.gz', 'and about a workspace'],
+      ['tar -xzOf web.tar.gz | less', 'read it before you send it'],
+    ],
+    load: () => import('./bundle/bundle.ts').then((m) => m.supportBundle),
+  }),
 ];

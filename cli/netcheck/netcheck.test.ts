@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { startNetcheck } from '@cde/api/satellites.ts';
-import { afterAll, expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { startFakeServer } from '../testing/cli.ts';
 
 const { home, server, env } = await startFakeServer();
@@ -12,7 +12,7 @@ test('a captive portal in place of the server: says so, keeps what was measured,
     response.writeHead(302, { location: 'http://login.hotel.example/' }).end('<html>'),
   ).listen(0, '127.0.0.1');
   await once(portal, 'listening');
-  afterAll(() => portal.close());
+  onTestFinished(() => void portal.close());
   const behind = { ...env, CDE_URL: `http://127.0.0.1:${(portal.address() as AddressInfo).port}` };
   const ran = await home.run(['netcheck'], { env: behind });
   expect(ran.code).toBe(6);

@@ -180,7 +180,10 @@ test('a workspace that does not run, and one whose agent is missing', async () =
 
 describe('ssh and editors', () => {
   const ssh = join(home.path, '.ssh');
-  afterEach(() => rm(ssh, { recursive: true, force: true }));
+  afterEach(async () => {
+    for (const folder of [ssh, join(home.path, '.vscode'), join(home.path, '.config/Code')])
+      await rm(folder, { recursive: true, force: true });
+  });
   /** ssh reads the home of the password database; here it is told. */
   const found = async () => (await doctor()).codes.filter((code) => /^(ssh|editor)/.test(code));
 
