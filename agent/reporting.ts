@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { AgentManifest } from '@cde/api/agent.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { Activity } from './activity/activity.ts';
+import { makeHomeWarning } from './activity/home-warning.ts';
 import type { ToolSocket } from './activity/leases/socket.ts';
 import type { OpenTerminals } from './activity/open-terminals.ts';
 import { makeWarnings } from './activity/warnings.ts';
@@ -82,6 +83,7 @@ export async function startReporting(options: {
       hasSessions: () => hosting.users().length > 0,
     }),
   );
+  const homeWarning = makeHomeWarning({ openTerminals: options.openTerminals });
   const collector = await makeStatsCollector({
     usage,
     home: () => manifest().home,
@@ -92,7 +94,13 @@ export async function startReporting(options: {
   });
   reporter = reportStats({
     work,
-    collector,
+    collector: {
+      async sample() {
+        const sample = await collector.sample();
+        homeWarning.update(sample);
+        return sample;
+      },
+    },
     activity,
     client,
     onIdle(idle) {

@@ -132,6 +132,17 @@ export const AgentStats = z.object({
   memoryLimitBytes: bytes.nullable().describe('Null if the workspace has no limit'),
   homeUsedBytes: bytes.nullable().describe('Null until it was measured'),
   homeTotalBytes: bytes.nullable().describe('Null if the home shares a disk and has no limit'),
+  homeFreeBytes: bytes
+    .nullable()
+    .default(null)
+    .describe('What can still be written to the disk of the home; null if it is not known'),
+  homeFullPercent: z
+    .number()
+    .min(0)
+    .max(100)
+    .nullable()
+    .default(null)
+    .describe('How full that disk is, of its own or shared with others; a warning is shown from 90 on'),
   openPorts: z
     .array(z.object({ port: z.number().int().min(1).max(65535), process: plainText(256) }))
     .max(1000),

@@ -8,31 +8,34 @@ export interface OpenTerminal {
   close(): void;
 }
 
+/** What a line is about: the stop of the workspace, or the space in the home. */
+type Subject = 'stop' | 'home';
+
 export interface OpenTerminals {
   /** `write` shows text after what has been sent so far. */
   add(write: (text: string) => void): OpenTerminal;
   /**
    * Shows a line in every terminal: now or, in one that shows a full-screen program or is within an escape sequence, once that
-   * is over. A later line replaces one that still waits.
+   * is over. A later line replaces one about the same that still waits. Returns the number of terminals.
    */
-  show(line: string): void;
+  show(line: string, about?: Subject): number;
   /** Drops lines that still wait. */
-  withdraw(): void;
+  withdraw(about?: Subject): void;
 }
 
 /** Keeps the terminals that are open, to warn the people in them. */
 export function makeOpenTerminals(): OpenTerminals {
-  const open = new Set<{ waiting: string | null; showWhenPossible(): void }>();
+  const open = new Set<{ waiting: Map<Subject, string>; showWhenPossible(): void }>();
   return {
     add(write) {
       const state = makeScreenState();
       const entry = {
-        waiting: null as string | null,
+        waiting: new Map<Subject, string>(),
         showWhenPossible() {
-          if (entry.waiting === null || state.isFullScreen || state.isMidSequence) return;
-          const text = entry.waiting;
-          entry.waiting = null;
-          write(text);
+          if (entry.waiting.size === 0 || state.isFullScreen || state.isMidSequence) return;
+          const texts = [...entry.waiting.values()];
+          entry.waiting.clear();
+          for (const text of texts) write(text);
         },
       };
       open.add(entry);
@@ -40,7 +43,7 @@ export function makeOpenTerminals(): OpenTerminals {
         output(chunk) {
           state.output(chunk);
           // After this chunk was sent.
-          if (entry.waiting !== null) setImmediate(entry.showWhenPossible);
+          if (entry.waiting.size > 0) setImmediate(entry.showWhenPossible);
         },
         get isFullScreen() {
           return state.isFullScreen;
@@ -48,15 +51,16 @@ export function makeOpenTerminals(): OpenTerminals {
         close: () => void open.delete(entry),
       };
     },
-    show(line) {
+    show(line, about = 'stop') {
       // It may follow a prompt or half a line. The bell makes terminals and tmux mark the window.
       for (const entry of open) {
-        entry.waiting = `\r\n\x07${line}\r\n`;
+        entry.waiting.set(about, `\r\n\x07${line}\r\n`);
         entry.showWhenPossible();
       }
+      return open.size;
     },
-    withdraw() {
-      for (const entry of open) entry.waiting = null;
+    withdraw(about = 'stop') {
+      for (const entry of open) entry.waiting.delete(about);
     },
   };
 }

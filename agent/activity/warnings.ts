@@ -1,6 +1,5 @@
 import type { IdleReply, StopCause } from '@cde/api/activity.ts';
 import type { Activity } from './activity.ts';
-import type { OpenTerminals } from './open-terminals.ts';
 
 interface Warnings {
   /** Call this with what each reply of the server says about idleness. */
@@ -25,7 +24,7 @@ const reasons: Record<StopCause, string> = {
  */
 export function makeWarnings(options: {
   workspace: () => string;
-  openTerminals: Pick<OpenTerminals, 'show' | 'withdraw'>;
+  openTerminals: { show(line: string): void; withdraw(): void };
   activity: Pick<Activity, 'latestAgeMs'>;
   /** Called instead of a warning if there was activity that the server does not know of. */
   reportSoon: () => void;

@@ -39,6 +39,8 @@ beforeEach(async () => {
         memoryLimitBytes: null,
         homeUsedBytes: null,
         homeTotalBytes: null,
+        homeFreeBytes: null,
+        homeFullPercent: null,
         openPorts: [],
         sessions: [],
         satellites: [],

@@ -37,6 +37,9 @@ test('a sample of this machine matches the schema, with home and sessions', asyn
   expect(stats.memoryUsedBytes).toBeGreaterThan(1e7);
   expect(stats.homeTotalBytes).toBeGreaterThan(stats.homeUsedBytes!);
   expect(stats.homeUsedBytes).toBeGreaterThan(0);
+  expect(stats.homeFreeBytes).toBeLessThan(stats.homeTotalBytes!);
+  const used = stats.homeUsedBytes! / (stats.homeUsedBytes! + stats.homeFreeBytes!);
+  expect(stats.homeFullPercent! / 100).toBeCloseTo(used, 2);
   expect(stats.sessions.map(({ kind }) => kind)).toEqual(['shell']);
   ended();
   expect((await collector.sample()).sessions).toEqual([]);
@@ -143,6 +146,12 @@ test('a home that shares its disk is counted, and has no total', async () => {
   );
   expect(homeUsedBytes).toBeGreaterThanOrEqual(300_000);
   expect(homeUsedBytes).toBeLessThan(5_000_000);
+  // The disk that it shares can be full, too.
+  expect(await collector.sample()).toMatchObject({
+    homeTotalBytes: null,
+    homeFreeBytes: expect.any(Number),
+    homeFullPercent: expect.any(Number),
+  });
 });
 
 test('CPU usage is the CPU time between two samples', async () => {

@@ -40,7 +40,7 @@ export async function makeStatsCollector(options: {
       const [used, memory, disk, open] = await Promise.all([
         usage.cpuMs(),
         usage.memory(),
-        counted ? undefined : ownDisk(options.home()),
+        diskOf(options.home()),
         ports.scan(),
       ]);
       const at = elapsedMs();
@@ -53,8 +53,10 @@ export async function makeStatsCollector(options: {
         load1: loadavg()[0]!,
         memoryUsedBytes: memory.used,
         memoryLimitBytes: memory.limit ?? options.memoryLimit ?? null,
-        homeUsedBytes: disk ? (disk.blocks - disk.bfree) * disk.bsize : (counted?.() ?? null),
-        homeTotalBytes: disk ? disk.blocks * disk.bsize : null,
+        homeUsedBytes: counted ? counted() : disk ? disk.usedBytes : null,
+        homeTotalBytes: disk && !counted ? disk.totalBytes : null,
+        homeFreeBytes: disk?.freeBytes ?? null,
+        homeFullPercent: disk?.fullPercent ?? null,
         openPorts: open,
         sessions: options.sessions.list(),
         satellites: options.satellites?.() ?? [],
@@ -63,4 +65,17 @@ export async function makeStatsCollector(options: {
   };
 }
 
-const ownDisk = (home: string) => statfs(home).catch(() => undefined);
+/** Null if the home is not there. */
+async function diskOf(home: string) {
+  const found = await statfs(home).catch(() => null);
+  if (!found) return null;
+  const { blocks, bfree, bavail, bsize } = found;
+  // As `df` counts: a part is reserved for root.
+  const usable = blocks - bfree + bavail;
+  return {
+    totalBytes: blocks * bsize,
+    usedBytes: (blocks - bfree) * bsize,
+    freeBytes: bavail * bsize,
+    fullPercent: usable > 0 ? Math.round((1000 * (blocks - bfree)) / usable) / 10 : null,
+  };
+}

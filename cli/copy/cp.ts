@@ -1,9 +1,9 @@
 import { posix } from 'node:path';
+import { bytes } from '@cde/api/sizes.ts';
 import type { Context } from '../command/context.ts';
 import { note, type Result, result } from '../command/result.ts';
 import { Failure, usage } from '../failure/failure.ts';
 import { clean } from '../output/output.ts';
-import { bytes } from '../output/sizes.ts';
 import { duration } from '../output/times.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 import type { StartInput } from '../ssh/start-option.ts';

@@ -1,6 +1,6 @@
+import { bytes } from '@cde/api/sizes.ts';
 import { cut } from '../output/columns.ts';
 import { clean, type Output } from '../output/output.ts';
-import { bytes } from '../output/sizes.ts';
 import { duration } from '../output/times.ts';
 
 /** Shows how far a copy is: one rewritten line on a terminal, nothing elsewhere. */

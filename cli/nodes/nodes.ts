@@ -1,10 +1,10 @@
 import type { Node, NodeKernelProfile, NodeResources } from '@cde/api/nodes.ts';
+import { bytes } from '@cde/api/sizes.ts';
 import type { Context } from '../command/context.ts';
 import { fields, line, note, type Result, result, table } from '../command/result.ts';
 import { getNode, listNodes } from '../connection/endpoints.ts';
 import { readAll } from '../connection/pages.ts';
 import { type Colors, clean } from '../output/output.ts';
-import { bytes } from '../output/sizes.ts';
 import { relative } from '../output/times.ts';
 
 function stateOf({ state, schedulable }: Node, c: Colors): string {

@@ -1,7 +1,7 @@
 import { join, posix } from 'node:path';
+import { bytes } from '@cde/api/sizes.ts';
 import type { Context } from '../command/context.ts';
 import { clean, type Output } from '../output/output.ts';
-import { bytes } from '../output/sizes.ts';
 import type { SyncEvent } from './engine.ts';
 import type { Action, SideName } from './reconcile.ts';
 import type { Pair, Status } from './state.ts';

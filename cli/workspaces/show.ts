@@ -1,12 +1,14 @@
+import type { AgentStats } from '@cde/api/agent.ts';
 import type { Client } from '@cde/api/client.ts';
+import { homeSpaceWarning } from '@cde/api/home-space.ts';
 import { deletionText } from '@cde/api/idle-text.ts';
+import { bytes } from '@cde/api/sizes.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { stateRows } from '../activity/state-rows.ts';
 import type { Context } from '../command/context.ts';
 import { type Format, fields, type Result, result } from '../command/result.ts';
 import { getWorkspace, getWorkspaceActivity, getWorkspaceStats } from '../connection/endpoints.ts';
 import { clean } from '../output/output.ts';
-import { bytes } from '../output/sizes.ts';
 import { duration } from '../output/times.ts';
 import { hostOn, pathRef } from './reference.ts';
 import { paintBuildStatus, paintStatus } from './status.ts';
@@ -56,7 +58,7 @@ async function rows(
     ['ssh', `${hostOn(context.server(), input.workspace)}  (after cde config-ssh)`],
     ['cpu', stats && `${Math.round(stats.cpuPercent)} % of a core`],
     ['memory', stats && sizes(stats.memoryUsedBytes, stats.memoryLimitBytes)],
-    ['home', stats && sizes(stats.homeUsedBytes, stats.homeTotalBytes)],
+    ['home', stats && homeText(stats, c)],
     ['ports', stats?.openPorts.map(({ port, process }) => `${port} (${clean(process)})`).join(', ')],
     [
       'sessions',
@@ -97,6 +99,12 @@ function templateOf(workspace: Workspace): string {
     ? ` (version ${workspace.activeTemplateVersion} is active: cde update)`
     : '';
   return `${workspace.template} version ${workspace.templateVersion}${newer}`;
+}
+
+function homeText(stats: AgentStats, c: Format['colors']): string {
+  const size = sizes(stats.homeUsedBytes, stats.homeTotalBytes);
+  const warning = homeSpaceWarning(stats);
+  return warning === null ? size : `${size}; ${c.yellow(`its disk is ${warning}`)}`;
 }
 
 function sizes(used: number | null, total: number | null): string {

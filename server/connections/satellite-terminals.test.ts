@@ -70,6 +70,8 @@ async function addDeveloper(connection: ConnectionSection = {}) {
         memoryLimitBytes: null,
         homeUsedBytes: 0,
         homeTotalBytes: 0,
+        homeFreeBytes: 0,
+        homeFullPercent: 0,
         openPorts: [],
         sessions: [],
         satellites: Object.entries(rtts).map(([url, rttMs]) => ({ url, rttMs })),

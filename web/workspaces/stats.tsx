@@ -1,3 +1,4 @@
+import { homeSpaceWarning } from '@cde/api/home-space.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { useQuery } from '@tanstack/react-query';
 import { bytes } from '../ui/format.ts';
@@ -17,6 +18,7 @@ export function Stats({ workspace }: { workspace: Workspace }) {
   });
   if (!running) return null;
   const stats = query.data;
+  const homeWarning = stats ? homeSpaceWarning(stats) : null;
   return (
     <section className="panel" aria-labelledby="stats-title">
       <header>
@@ -41,6 +43,12 @@ export function Stats({ workspace }: { workspace: Workspace }) {
             <dt>Home</dt>
             <dd>
               <Meter label="Home" used={stats.homeUsedBytes} total={stats.homeTotalBytes} />
+              {homeWarning !== null && (
+                <div className="notice stop-warning" role="status">
+                  The disk of the home is {homeWarning}. Programs fail when it is full: delete what you no
+                  longer need, or ask for a larger home.
+                </div>
+              )}
             </dd>
             <dt>Sessions</dt>
             <dd>{stats.sessions.length === 0 ? 'none' : countKinds(stats.sessions)}</dd>
