@@ -155,6 +155,13 @@ test('a home is given to a user, who can restore it', async () => {
   });
   // Nothing runs on it any longer, and it is retained for the usual time.
   expect(objects.map(({ kind }) => kind)).toEqual(['home']);
+  const { rows } = await server.database.pool.query(
+    "SELECT action, target_name FROM audit WHERE action IN ('provider.clean-orphan', 'home.adopt') ORDER BY action",
+  );
+  expect(rows).toEqual([
+    { action: 'home.adopt', target_name: 'bob/web' },
+    { action: 'provider.clean-orphan', target_name: `docker/compute-${lost}` },
+  ]);
   expect(adoptions).toEqual([{ name, workspaceId: lost, retainedAt: server.clock.at }]);
   const homes = await server.request(member, 'GET', '/api/v1/homes');
   expect(homes.body.items).toMatchObject([{ id: lost, workspace: 'web' }]);

@@ -83,13 +83,7 @@ export function makeProviderOrphans(deps: ProviderOrphanDeps): OrphanSource {
       log.warn({ err: error, orphan: object.name }, 'An orphan could not be deleted');
       return left(`It could not be deleted: ${(error as Error).message}`);
     }
-    await writeAudit(database.db, caller, {
-      action: 'provider.clean-orphan',
-      targetType: 'provider',
-      targetId: orphan.provider,
-      targetName: `${orphan.provider}/${object.name}`,
-      before: { kind: object.kind, workspaceId: object.workspaceId, reason: orphan.reason },
-    });
+    await recordRemoval(database, caller, { orphan, object });
     log.info({ provider: orphan.provider, kind: object.kind, name: object.name }, 'Deleted an orphan');
     return orphan;
   }
@@ -113,6 +107,19 @@ export function makeProviderOrphans(deps: ProviderOrphanDeps): OrphanSource {
   };
 }
 
+const recordRemoval = (
+  { db }: Database,
+  caller: Caller | SystemCaller,
+  { orphan, object }: Pick<Finding, 'orphan' | 'object'>,
+) =>
+  writeAudit(db, caller, {
+    action: 'provider.clean-orphan',
+    targetType: 'provider',
+    targetId: orphan.provider,
+    targetName: `${orphan.provider}/${object.name}`,
+    before: { kind: object.kind, workspaceId: object.workspaceId, reason: orphan.reason },
+  });
+
 async function adopt(
   { database, now, homeGraceMs }: ProviderOrphanDeps,
   scan: (selection: OrphanSelection) => Promise<{ findings: Finding[]; unseen: string[] }>,
@@ -127,13 +134,15 @@ async function adopt(
   // Check that the home can have an owner before anything is changed.
   await findOwner(db, owner ?? object.owner ?? '');
   await latestTemplate(db, orphan.provider);
-  for (const { object: other, objects: its } of findings) {
-    const isItsCompute = other.workspaceId === object.workspaceId && other.kind !== 'home';
-    if (its === objects && isItsCompute && !(await its.remove(other)))
+  for (const other of findings) {
+    const isItsCompute = other.object.workspaceId === object.workspaceId && other.object.kind !== 'home';
+    if (other.objects !== objects || !isItsCompute) continue;
+    if (!(await objects.remove(other.object)))
       throw new Problem('orphan-not-found', `The home ${name} is still in use.`, {
-        detail: `${other.name} could not be removed.`,
+        detail: `${other.object.name} could not be removed.`,
         actions: [{ kind: 'list-orphans' }],
       });
+    await recordRemoval(database, caller, other);
   }
   const { keptUntil, retainedAt } = retentionOf(now(), homeGraceMs);
   // The start of an id is its time, which is the same for workspaces of the same minute.

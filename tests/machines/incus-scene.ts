@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { freshBundle } from '@cde/agent/bundle.ts';
+import type { ConformanceSubject } from '@cde/server/providers/conformance/conformance.ts';
 import { type IncusProviderOptions, makeIncusProvider } from '@cde/server/providers/incus/provider.ts';
 import type { WorkspaceSpec } from '@cde/server/providers/provider.ts';
 import { parseTemplate } from '@cde/server/templates/parse.ts';
@@ -101,3 +102,25 @@ export async function makeScene() {
   };
 }
 export type Scene = Awaited<ReturnType<typeof makeScene>>;
+
+/** The scene as the suites of the provider contract need it, without the providers. */
+export const conformanceSubject = (scene: Scene): Omit<ConformanceSubject, 'makeProvider'> => ({
+  makeSpec: () => makeSpec(),
+  makeLaunch: launchOf,
+  async writeHome(spec, name, text) {
+    await scene.inside(spec, '1000', `printf %s '${text}' > /home/ada/${name}`);
+  },
+  async readHome(spec, name) {
+    const path = `/home/ada/${name}`;
+    const found = await scene.inside(spec, '1000', `[ ! -e ${path} ] || { printf =; cat ${path}; }`);
+    return found === '' ? null : found.slice(1);
+  },
+  async killAgent(spec) {
+    await scene.inside(spec, '0', 'systemctl kill --kill-who=main --signal=KILL cde-agent');
+  },
+  async countAgents({ workspaceId }) {
+    const found = await scene.instances();
+    return found.filter(({ name, status }) => name === `cde-${workspaceId}` && status === 'Running').length;
+  },
+  close: () => scene.close(),
+});

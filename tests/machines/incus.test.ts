@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { until } from '../kit/until.ts';
 import { testIncus } from './incus-engine.ts';
 import { incusImages } from './incus-image.ts';
-import { launchOf, makeScene, makeSpec, type Scene } from './incus-scene.ts';
+import { conformanceSubject, launchOf, makeScene, makeSpec, type Scene } from './incus-scene.ts';
 
 const missing = testIncus() ? null : `No Incus: ${process.env.CDE_TEST_INCUS_MISSING}`;
 
@@ -19,28 +19,7 @@ test.runIf(missing)('this machine can run Incus', (context) => {
 if (!missing)
   testProviderContract('incus', async () => {
     const scene = await makeScene();
-    return {
-      makeProvider: () => scene.provider(),
-      makeSpec: () => makeSpec(),
-      makeLaunch: launchOf,
-      async writeHome(spec, name, text) {
-        await scene.inside(spec, '1000', `printf %s '${text}' > /home/ada/${name}`);
-      },
-      async readHome(spec, name) {
-        const path = `/home/ada/${name}`;
-        const found = await scene.inside(spec, '1000', `[ ! -e ${path} ] || { printf =; cat ${path}; }`);
-        return found === '' ? null : found.slice(1);
-      },
-      async killAgent(spec) {
-        await scene.inside(spec, '0', 'systemctl kill --kill-who=main --signal=KILL cde-agent');
-      },
-      async countAgents({ workspaceId }) {
-        const found = await scene.instances();
-        return found.filter(({ name, status }) => name === `cde-${workspaceId}` && status === 'Running')
-          .length;
-      },
-      close: () => scene.close(),
-    };
+    return { ...conformanceSubject(scene), makeProvider: () => scene.provider() };
   });
 
 describe.skipIf(missing)('a workspace on Incus', () => {

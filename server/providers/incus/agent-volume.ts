@@ -9,6 +9,9 @@ interface Volume {
   used_by: string[];
 }
 
+const nameFor = (version: string, kind: 'container' | 'virtual-machine') =>
+  `cde-agent-${version}${kind === 'container' ? '' : '-vm'}`;
+
 /**
  * Puts the agent on the server: a volume that all instances of a project mount read-only, so that a start copies nothing.
  * Its name has a hash of the content; a new version of this server imports a new one.
@@ -26,6 +29,11 @@ export function makeAgentVolumes(source: AgentSource, installation: string) {
   };
 
   return {
+    /** The names of the volumes that this server uses. */
+    async names(): Promise<string[]> {
+      const current = await hash();
+      return [nameFor(current, 'container'), nameFor(current, 'virtual-machine')];
+    },
     /**
      * The name of the complete volume; null while another server imports it. Takes seconds when it has to be imported.
      * Virtual machines have one of their own, because files of a volume have the owners that containers see, or the
@@ -37,7 +45,7 @@ export function makeAgentVolumes(source: AgentSource, installation: string) {
       kind: 'container' | 'virtual-machine',
       { isBusy, creator }: { isBusy: (name: string) => Promise<boolean>; creator: string },
     ): Promise<string | null> {
-      const name = `cde-agent-${await hash()}${kind === 'container' ? '' : '-vm'}`;
+      const name = nameFor(await hash(), kind);
       const at = path`/1.0/storage-pools/${pool}/volumes/custom/${name}`;
       const query = { project, target: member };
       const found = await orNull(client.get<Volume>(at, query));

@@ -207,9 +207,12 @@ export async function orNull<T>(call: Promise<T>): Promise<T | null> {
   }
 }
 
-/** Whether another operation, of another server of ours or of a person, has the instance just now. */
+/**
+ * Whether another operation, of another server of ours or of a person, has the instance just now. One that is started while a
+ * file is written to it ends the process that writes (`forkfile`).
+ */
 export const isBusy = (error: unknown): boolean =>
-  statusOf(error) !== undefined && /is busy|non-reusable operation/i.test(messageOf(error));
+  statusOf(error) !== undefined && /is busy|non-reusable operation|forkfile\.sock/i.test(messageOf(error));
 
 /** What a server says of something that another server of ours made at the same time. */
 export const alreadyThere = /already (exists|in use)|unique constraint/i;

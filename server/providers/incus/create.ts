@@ -94,6 +94,7 @@ export async function createInstance(
       await accept(creating, 409, alreadyThere);
     } finally {
       progress.delete(key);
+      parts.wake(spec.workspaceId);
     }
   });
   if (creation) return null;

@@ -35,7 +35,8 @@ export async function ensureHome(
   await ensureProject(client, section.project);
   const { pool } = await findSurroundings(client, section);
   const member = await chooseMember(client, { isClustered: about.isClustered, target: section.target });
-  await homes.create(workspaceId, { ...wanted, project: section.project, pool, member });
+  const of = { owner: spec.owner, workspaceName: spec.name };
+  await homes.create(workspaceId, { ...of, ...wanted, project: section.project, pool, member });
   const created = await homes.find(workspaceId);
   if (!created) throw homeLost();
   context.log(`home: volume ${created.name} created in the pool ${pool}`);

@@ -1,20 +1,15 @@
-import type { PurgeResult, PurgeSelection } from '../provider.ts';
+import type { PlatformObject, PurgeResult, PurgeSelection } from '../provider.ts';
 import { parseQuantity } from '../quantity.ts';
 import { accept, alreadyThere, type IncusClient, IncusError, orNull, path, statusOf } from './client.ts';
 import { homeVolume, keys } from './names.ts';
 import type { HomePlace } from './state.ts';
-
-/** A volume, as the API shows it. */
-interface Volume {
-  name: string;
-  project: string;
-  /** `none` on a server that is in no cluster; empty if all members reach the volume. */
-  location: string;
-  config: Record<string, string>;
-  description: string;
-}
+import { listVolumes, type PlacedVolume, type Volume, volumePath, volumeQuery } from './volumes.ts';
 
 export interface NewHome {
+  /** Who to give it to if it is ever an orphan. */
+  owner: string;
+  /** Of its workspace. */
+  workspaceName: string;
   project: string;
   pool: string;
   member: string | undefined;
@@ -38,42 +33,21 @@ export interface Homes {
   /** False while an instance still uses the volume. */
   discard(workspaceId: string, hint?: HomePlace): Promise<boolean>;
   purge(selection: PurgeSelection): Promise<PurgeResult>;
+  list(): Promise<PlacedVolume[]>;
+  /** Makes a listed home that of the workspace, retained since then. Null if it is gone, or another workspace's by now. */
+  adopt(home: PlatformObject, workspaceId: string, retainedAt: Date): Promise<HomePlace | null>;
 }
-
-const volumePath = ({ pool, name }: HomePlace) => path`/1.0/storage-pools/${pool}/volumes/custom/${name}`;
-const volumeQuery = ({ project, member }: HomePlace) => ({ project, target: member });
 
 /**
  * Homes are custom storage volumes. The keys of a volume say whose home it is and since when it is retained, so each change
  * of hands is one conditional write. The name stays that of the first workspace.
  */
 export function makeHomes(client: IncusClient, installation: string): Homes {
-  const placeOf = (pool: string, { name, project, location }: Volume): HomePlace => ({
-    project,
-    pool,
-    name,
-    ...(location !== '' && location !== 'none' && { member: location }),
-  });
-  const isHome = ({ config }: Volume) =>
+  const isHome = ({ config }: Pick<Volume, 'config'>) =>
     config[keys.installation] === installation && config[keys.role] === 'home';
 
   /** All homes, or those with a key of this value. */
-  async function list(key: string, value: string) {
-    const pools = (await client.get<string[]>('/1.0/storage-pools')).map((url) =>
-      decodeURIComponent(url.split('/').at(-1)!),
-    );
-    const found: { place: HomePlace; config: Volume['config'] }[] = [];
-    for (const pool of pools) {
-      const volumes = await client.get<Volume[]>(path`/1.0/storage-pools/${pool}/volumes/custom`, {
-        recursion: '1',
-        'all-projects': 'true',
-        filter: `config.${key} eq ${value}`,
-      });
-      for (const volume of volumes.filter(isHome))
-        found.push({ place: placeOf(pool, volume), config: volume.config });
-    }
-    return found;
-  }
+  const list = async (key: string, value: string) => (await listVolumes(client, key, value)).filter(isHome);
 
   async function find(workspaceId: string, hint?: HomePlace): Promise<HomePlace | null> {
     if (hint) {
@@ -114,12 +88,14 @@ export function makeHomes(client: IncusClient, installation: string): Homes {
 
   return {
     find,
-    async create(workspaceId, { project, pool, member, size, snapshots }) {
+    async create(workspaceId, { owner, workspaceName, project, pool, member, size, snapshots }) {
       const name = homeVolume(workspaceId);
       const config = {
         [keys.installation]: installation,
         [keys.role]: 'home',
         [keys.workspace]: workspaceId,
+        [keys.owner]: owner,
+        [keys.name]: workspaceName,
         ...(size !== null && { size: String(size) }),
         ...snapshotKeys(snapshots),
       };
@@ -197,6 +173,16 @@ export function makeHomes(client: IncusClient, installation: string): Homes {
         else incomplete = true;
       }
       return { purged, incomplete };
+    },
+    list: () => list(keys.role, 'home'),
+    async adopt(home, workspaceId, retainedAt) {
+      const found = (await list(keys.role, 'home')).find(({ place }) => place.name === home.name);
+      if (!found) return null;
+      const isAdopted = await changeKeys(found.place, belongsTo(home.workspaceId ?? ''), {
+        [keys.workspace]: workspaceId,
+        [keys.retainedAt]: retainedAt.toISOString(),
+      });
+      return isAdopted ? found.place : null;
     },
   };
 }

@@ -26,6 +26,8 @@ export interface IncusParts {
   /** The folder with the server's sockets, if Incus is on this machine. */
   gatewayFolder: string | null;
   background: BackgroundWork;
+  /** Takes the workspace's next step now, because work in the background has ended. */
+  wake(workspaceId: string): void;
   /** What creations say about themselves, by the name of the instance. */
   progress: Map<string, string>;
   graceSeconds: number;

@@ -10,6 +10,7 @@ import { watchInstances } from './events.ts';
 import { readExit } from './exit.ts';
 import { makeHomes } from './homes.ts';
 import { hasRun, type Kind } from './instance.ts';
+import { makeObjects } from './objects.ts';
 import { hasEnded } from './operations.ts';
 import type { About, IncusParts } from './parts.ts';
 import { refusal } from './refusal.ts';
@@ -60,14 +61,10 @@ export function makeIncusProvider(options: IncusProviderOptions): Provider {
   const background = makeBackgroundWork();
   const progress = new Map<string, string>();
   const listeners: ((workspaceId: string) => void)[] = [];
-  const watch = watchInstances({
-    client,
-    installation,
-    onChange: (workspaceId) => {
-      for (const listener of listeners) listener(workspaceId);
-    },
-    log,
-  });
+  const wake = (workspaceId: string) => {
+    for (const listener of listeners) listener(workspaceId);
+  };
+  const watch = watchInstances({ client, installation, onChange: wake, log });
 
   async function onServer<Done>(
     remembered: ProviderState,
@@ -85,6 +82,7 @@ export function makeIncusProvider(options: IncusProviderOptions): Provider {
         agentVolumes,
         gatewayFolder: options.gatewayFolder,
         background,
+        wake,
         progress,
         graceSeconds: options.graceSeconds ?? 10,
         log,
@@ -108,6 +106,16 @@ export function makeIncusProvider(options: IncusProviderOptions): Provider {
       log.warn({ err: error }, 'incus provider: the server refused a call');
       return { kind: 'failed', state: remembered, error: refusal(error) };
     }
+  }
+
+  async function objects() {
+    const opened = await client();
+    return makeObjects({
+      client: opened,
+      installation,
+      homes: makeHomes(opened, installation),
+      agentVolumes,
+    });
   }
 
   return {
@@ -163,6 +171,12 @@ export function makeIncusProvider(options: IncusProviderOptions): Provider {
         log.warn({ err: error }, 'incus provider: retained homes could not be purged');
         return { purged: [], incomplete: true };
       }
+    },
+
+    objects: {
+      list: async () => (await objects()).list(),
+      remove: async (object) => (await objects()).remove(object),
+      adopt: async (home, workspaceId, retainedAt) => (await objects()).adopt(home, workspaceId, retainedAt),
     },
 
     onChange: (listener) => void listeners.push(listener),

@@ -23,7 +23,8 @@ import { type State, writeState } from './state.ts';
 import { endInstance, findInstance } from './stop.ts';
 import { findSurroundings } from './surroundings.ts';
 
-const pollMs = 100;
+/** How often what comes without an event is looked for: that the agent runs is only in a file of the instance, which costs a process. */
+const pollMs = 250;
 /** A system that boots longer than this hangs. */
 const maxBootMs = 5 * 60_000;
 
