@@ -41,7 +41,7 @@ export function describeEarlyExit(
 ): ProviderError {
   const detail = tail.trim() || 'It printed nothing.';
   const said = findEnterFailure(tail);
-  if (said) return { ...said, detail, fault: 'user' };
+  if (said) return { ...said, detail, fault: said.code.startsWith('image-') ? 'user' : 'system' };
   if (isNotExecutable)
     return {
       code: 'image-not-supported',
