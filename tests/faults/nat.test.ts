@@ -73,8 +73,8 @@ describe.skipIf(lacking)('between two NATs', () => {
     session.homes[1].dropUdp(true);
     expect(await session.until('lost direct-udp')).toMatchObject({
       reason: 'path-lost',
-      // Not the silence of 15 s.
-      text: expect.stringContaining('no answer to what was sent'),
+      // Not the silence of 15 s. Whichever end notices first tells the other.
+      text: expect.stringMatching(/no answer to what was sent|the agent receives nothing over this path/),
     });
     await session.until('resumed relay');
     await session.more(1_000_000);
