@@ -23,7 +23,7 @@ const byChart = [
 test('server.settings of the chart takes the settings that there are, and no others', () => {
   const schema = JSON.parse(read('values.schema.json'));
   const { settings } = schema.properties.server.properties;
-  const all = [...describeSettings().matchAll(/^ +--[a-z-]+ +([A-Z_]+)/gm)].map((match) => match[1]!);
+  const all = [...describeSettings().matchAll(/^ +--[a-z0-9-]+ +([A-Z0-9_]+)/gm)].map((match) => match[1]!);
   const wanted = all.filter((name) => name.startsWith('CDE_') && !byChart.includes(name));
   expect(settings.additionalProperties).toBe(false);
   expect(Object.keys(settings.properties).sort()).toEqual(wanted.sort());
