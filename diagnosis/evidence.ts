@@ -38,7 +38,7 @@ export interface BuildEvent {
 export interface SatelliteEvent {
   at: number;
   satellite: string;
-  kind: 'started' | 'draining' | 'away';
+  kind: 'started' | 'draining';
 }
 
 export interface SatelliteWindow {

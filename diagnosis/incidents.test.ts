@@ -84,6 +84,12 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     }),
   ],
   [
+    'nothing arrived from the satellite for a while, and then it did again',
+    'client-network-lossy',
+    '20 s without a connection: nothing arrived from tokyo; resumed through tokyo.',
+    evidenceOf({ events: gap({ from: 100, to: 120, silent: 15 }) }),
+  ],
+  [
     'UDP was blocked while the session ran on it',
     'udp-blocked',
     '5 s without a connection: the network stopped passing UDP; resumed through tokyo.',
@@ -328,6 +334,10 @@ describe('an unknown cause', () => {
         'Round trips between satellite and workspace were as usual.',
       ]),
     );
+  });
+  test('of a satellite that fell silent: it can be the satellite or the way to it', () => {
+    const events = gap({ from: 100, to: 120, silent: 15, resumedOn: embedded });
+    expect(findIncidents(evidenceOf({ events }))[0]!.cause).toBe('unknown');
   });
   test('of a drop that nothing explains', () => {
     const [incident] = findIncidents(evidenceOf({ events: gap({ from: 100, to: 103 }) }));

@@ -70,12 +70,15 @@ test('a workspace without sessions reports nothing, unless it runs out of memory
   ]);
 });
 
-test('what the server could not take is sent with the next report', async () => {
-  answer = () => Promise.reject(new Error('away'));
+test('what the server may not have stored is repeated under its number, then the rest follows', async () => {
+  answer = () => Promise.reject(new Error('no answer'));
   await seconds(30);
   answer = async () => {};
-  await seconds(30);
-  expect(reports.map(({ batch, windows }) => [batch, windows.length])).toEqual([[2, 6]]);
+  await seconds(60);
+  expect(reports.map(({ batch, windows }) => [batch, windows.map(({ agoMs }) => agoMs)])).toEqual([
+    [1, [60_000, 50_000, 40_000]],
+    [2, [60_000, 50_000, 40_000, 30_000, 20_000, 10_000]],
+  ]);
 });
 
 test('a server of an earlier release is not asked again', async () => {

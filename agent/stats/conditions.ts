@@ -1,9 +1,7 @@
-import type { AgentWindow } from '@cde/api/diagnosis.ts';
-import { postAgentConditions } from '@cde/api/diagnosis.ts';
-import { windowMs } from '@cde/api/diagnosis-values.ts';
+import { type AgentWindow, postAgentConditions } from '@cde/api/diagnosis.ts';
+import { maxReportAgeMs, windowMs } from '@cde/api/diagnosis-values.ts';
 import { type HostSampler, makeHostSampler } from '@cde/tunnel/recording/host-sampler.ts';
-import type { ServerClient } from '../server/client.ts';
-import { isRejection } from '../server/client.ts';
+import { isRejection, type ServerClient } from '../server/client.ts';
 import type { UsageSource } from './usage.ts';
 
 const tickMs = 1_000;
@@ -40,7 +38,9 @@ export async function reportConditions(options: {
     }));
   let kills = (await usage.limitsHit()).outOfMemoryKills;
   let windows: (Omit<AgentWindow, 'agoMs'> & { at: number })[] = [];
-  let batch = 0;
+  /** What the server may not have stored yet: repeated under its number, so that it is stored once. */
+  let undelivered: { batch: number; windows: typeof windows } | undefined;
+  let lastBatch = 0;
   let tickedAt = now();
   let begunAt = tickedAt;
   let reportedAt = tickedAt;
@@ -52,7 +52,7 @@ export async function reportConditions(options: {
     host.late(Math.min(at - tickedAt - tickMs, windowMs));
     tickedAt = at;
     if (at - begunAt >= windowMs) await closeWindow(at);
-    if (at - reportedAt >= reportEveryMs && windows.length > 0) await report(at);
+    if (at - reportedAt >= reportEveryMs && (undelivered || windows.length > 0)) await report(at);
   }
 
   async function closeWindow(at: number): Promise<void> {
@@ -76,25 +76,32 @@ export async function reportConditions(options: {
     if (isReporting || isRefused) return;
     isReporting = true;
     reportedAt = at;
-    const sent = windows;
-    windows = [];
+    if (!undelivered) {
+      undelivered = { batch: ++lastBatch, windows };
+      windows = [];
+    }
+    const { batch, windows: sent } = undelivered;
     try {
+      const recent = sent.filter(({ at: begun }) => at - begun < maxReportAgeMs);
       await client.call(postAgentConditions, {
         body: {
-          process: options.process,
-          batch: ++batch,
-          windows: sent.map(({ at: begun, ...window }) => ({ ...window, agoMs: Math.max(0, now() - begun) })),
+          ...{ process: options.process, batch },
+          windows: recent.map(({ at: begun, ...window }) => ({
+            ...window,
+            agoMs: Math.max(0, now() - begun),
+          })),
         },
       });
+      undelivered = undefined;
     } catch (error) {
       // A server of an earlier release does not take them.
       isRefused = isRejection(error) || (error as { status?: number }).status === 404;
-      windows = [...sent, ...windows].slice(-maxWindows);
     } finally {
       isReporting = false;
     }
   }
 
+  // Files of the control group can be missing for a moment; the next window has them.
   return every(tickMs, () => void tick().catch(() => {}));
 }
 

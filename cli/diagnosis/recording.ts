@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { CallError } from '@cde/api/client.ts';
 import type { ClientEvent, ClientWindow } from '@cde/api/diagnosis.ts';
-import type { IncidentKind } from '@cde/api/diagnosis-values.ts';
+import { type IncidentKind, maxReportAgeMs } from '@cde/api/diagnosis-values.ts';
 import type { Recorded, Recorder } from '@cde/tunnel/recording/recorder.ts';
 import type { PathChange } from '@cde/tunnel/selection/history.ts';
 import type { Session } from '@cde/tunnel/session/session.ts';
@@ -51,6 +51,7 @@ export function recordWorkspaceSession(
   const startedAt = Date.now();
   let recorder: Recorder | undefined;
   let isEnded = false;
+  // A session must not suffer from being recorded.
   const timer = setTimeout(() => void start().catch(() => {}), startAfterMs);
   timer.unref();
   void session.closed.then(() => {
@@ -84,7 +85,9 @@ function makeDelivery(
   const told = new Set<string>();
   /** The recent past, to explain it without the server. */
   let recent: Recorded = { windows: [], events: [] };
-  let batch = 0;
+  /** What the server may not have stored yet: repeated under its number, so that it is stored once. */
+  let undelivered: { number: number; recorded: Recorded } | undefined;
+  let lastNumber = 0;
   let isRefused = false;
   let running: Promise<void> = Promise.resolve();
   const timer = setInterval(() => void now(), deliverEveryMs).unref();
@@ -96,20 +99,16 @@ function makeDelivery(
 
   async function deliver(): Promise<void> {
     if (isRefused) return;
+    if (undelivered && !(await post(undelivered))) return;
     const recorded = recorder.take();
+    if (!recorded) return;
     const { windows, events } = recorded;
     recent = {
       windows: [...recent.windows, ...windows].slice(-60),
       events: [...recent.events, ...events].slice(-50),
     };
-    const isWorthIt =
-      windows.length > 0 ||
-      events.some((event) => event.kind !== 'opened' && !(event.kind === 'ended' && event.reason === null));
-    if (!isWorthIt) {
-      recorder.putBack(recorded);
-      return;
-    }
-    const explained = post(recorded, ++batch);
+    undelivered = { number: ++lastNumber, recorded };
+    const explained = post(undelivered);
     const inTime = await Promise.race([explained, after(explainWithinMs)]);
     if (inTime) inTime.forEach(tell);
     else await tellByOurselves();
@@ -118,12 +117,12 @@ function makeDelivery(
   }
 
   /** Null: the server did not take it. */
-  async function post(recorded: Recorded, number: number) {
+  async function post({ number, recorded }: { number: number; recorded: Recorded }) {
     const sentAt = Date.now();
-    const aged = <T extends { at: number }>({ at, ...rest }: T) => ({
-      ...rest,
-      agoMs: Math.max(0, sentAt - at),
-    });
+    const aged = <T extends { at: number }>(all: T[]) =>
+      all.flatMap(({ at, ...rest }) =>
+        sentAt - at > maxReportAgeMs ? [] : [{ ...rest, agoMs: Math.max(0, sentAt - at) }],
+      );
     try {
       const client = await context.client();
       const { incidents } = await client.call(postRecording, {
@@ -133,20 +132,18 @@ function makeDelivery(
           batch: number,
           startedAgoMs: Math.max(0, sentAt - options.startedAt),
           client: { version: ownVersion(), platform: process.platform },
-          windows: recorded.windows.map((window) => aged(window) as ClientWindow),
-          events: recorded.events.map((event) => aged(event) as ClientEvent),
+          windows: aged(recorded.windows) as ClientWindow[],
+          events: aged(recorded.events) as ClientEvent[],
         },
       });
+      undelivered = undefined;
       recorder.serverAnswered(true);
       return incidents.filter(({ endedAt }) => endedAt !== null);
     } catch (error) {
       const status = error instanceof CallError ? error.status : 0;
       // A server of an earlier release, or one that does not let us.
       if (status >= 400 && status < 500 && status !== 408 && status !== 429) isRefused = true;
-      else {
-        recorder.putBack(recorded);
-        recorder.serverAnswered(false);
-      }
+      else recorder.serverAnswered(false);
       return null;
     }
   }

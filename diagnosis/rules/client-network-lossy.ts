@@ -35,7 +35,8 @@ export const clientNetworkLossy: Rule = {
           because: 'this machine had no working network',
           evidence: ['It reached neither the satellite nor the server.'],
         };
-      if (!isSilent || spell.path?.kind !== 'relay') return null;
+      // On another satellite, the first one may have failed as well as the way to it.
+      if (!isSilent || spell.path?.kind !== 'relay' || spell.resumedOn?.via !== spell.path.via) return null;
       return {
         confidence: sure.named,
         because: `nothing arrived from ${nameOf(spell.path.via)}`,

@@ -21,8 +21,7 @@ export const satelliteRestarted: Rule = {
         evidence: ['It said so when it closed the connection.'],
       };
     const event = satelliteEvents.find(
-      ({ satellite, kind, at }) =>
-        satellite === name && kind !== 'away' && at >= from - aroundMs && at <= to + aroundMs,
+      ({ satellite, at }) => satellite === name && at >= from - aroundMs && at <= to + aroundMs,
     );
     if (!event) return null;
     return {

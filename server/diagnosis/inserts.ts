@@ -3,8 +3,6 @@ const maxRows = 5_000;
 /** Beyond this the server answers that it is busy, and clients keep their samples. */
 const maxWaitingRows = 100_000;
 
-export class TooManySamples extends Error {}
-
 /**
  * Joins the rows of many requests into one insert per `everyMs`: ten thousand sessions must not become ten thousand
  * statements. `add` resolves when the rows are stored.
@@ -14,7 +12,12 @@ export function makeInserts<Row>(options: {
   everyMs: number;
   /** Calls back once after that time, in tests at once. */
   after?: (ms: number, run: () => void) => void;
-}): { add(rows: Row[]): Promise<void>; settled(): Promise<void> } {
+}): {
+  /** True while so many rows wait that nothing may be added. */
+  isFull(): boolean;
+  add(rows: Row[]): Promise<void>;
+  settled(): Promise<void>;
+} {
   const { insert, after = (ms, run) => void setTimeout(run, ms) } = options;
   let waiting: { rows: Row[]; done: PromiseWithResolvers<void> }[] = [];
   let count = 0;
@@ -36,9 +39,9 @@ export function makeInserts<Row>(options: {
   }
 
   return {
+    isFull: () => count >= maxWaitingRows,
     async add(rows) {
       if (rows.length === 0) return;
-      if (count + rows.length > maxWaitingRows) throw new TooManySamples();
       const done = Promise.withResolvers<void>();
       waiting.push({ rows, done });
       count += rows.length;

@@ -1,11 +1,9 @@
 import * as api from '@cde/api/diagnosis.ts';
-import { Problem } from '@cde/api/problem.ts';
 import fp from 'fastify-plugin';
 import { serve, serveAgent } from '../http/serve.ts';
 import { loggerOf } from '../log.ts';
 import { findWorkspace } from '../workspaces/store.ts';
 import { makeIncidents } from './incidents.ts';
-import { TooManySamples } from './inserts.ts';
 import { makePartitions } from './partitions.ts';
 import { makeRecordings, type RecordingBatch } from './recordings.ts';
 import { makeDiagnosisWorker } from './worker.ts';
@@ -16,9 +14,6 @@ const maybeSlowMs = 100;
 const isNoteworthy = ({ events, windows }: RecordingBatch) =>
   events.some(({ kind }) => kind !== 'opened' && kind !== 'moved') ||
   windows.some(({ toAgent }) => (toAgent?.p95 ?? 0) > maybeSlowMs);
-
-const busy = () =>
-  new Problem('server-busy', 'The server takes no more samples at the moment.', { retryAfter: 30 });
 
 /** What clients and agents see of sessions, and what went wrong in them and why. */
 export const diagnosisPlugin = fp(
@@ -39,16 +34,12 @@ export const diagnosisPlugin = fp(
 
     serve(app, api.postRecording, async ({ actor, params, body }) => {
       const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');
-      const isNew = await recordings.addBatch(actor.userId, row.id, body).catch((error) => {
-        throw error instanceof TooManySamples ? busy() : error;
-      });
+      const isNew = await recordings.addBatch(actor.userId, row.id, body);
       if (isNew && isNoteworthy(body)) await incidents.explain(body.id);
       return { incidents: await incidents.recent(body.id) };
     });
     serveAgent(app, api.postAgentConditions, ({ actor, body }) =>
-      recordings.addConditions(actor.workspaceId, body).catch((error) => {
-        throw error instanceof TooManySamples ? busy() : error;
-      }),
+      recordings.addConditions(actor.workspaceId, body),
     );
     serve(app, api.listIncidents, async ({ actor, query: { workspace, ...query } }) => {
       const found =

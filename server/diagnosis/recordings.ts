@@ -37,6 +37,12 @@ function placeWindows<Window extends { agoMs: number }>(windows: Window[], now: 
   });
 }
 
+/** Before anything of a batch is stored: it is repeated later. */
+function refuseIf(isFull: boolean): void {
+  if (isFull)
+    throw new Problem('server-busy', 'The server takes no more samples at the moment.', { retryAfter: 30 });
+}
+
 const eventRow = (recordingId: string, now: Date, { agoMs, ...event }: ClientEvent) => ({
   recordingId,
   at: new Date(now.getTime() - agoMs),
@@ -103,6 +109,7 @@ export function makeRecordings(deps: { database: Database; partitions: Partition
   return {
     /** Stores a batch of a client; false if it was stored before. */
     async addBatch(userId: string, workspaceId: string, batch: RecordingBatch): Promise<boolean> {
+      refuseIf(ofSessions.isFull());
       const windows = await noteBatch(userId, workspaceId, batch, now());
       if (!windows) return false;
       await ofSessions.add(
@@ -127,6 +134,7 @@ export function makeRecordings(deps: { database: Database; partitions: Partition
       workspaceId: string,
       { process, batch, windows }: { process: string; batch: number; windows: AgentWindow[] },
     ): Promise<void> {
+      refuseIf(ofWorkspaces.isFull());
       const at = now();
       const placed = await db.transaction(async (tx) => {
         const oldest = new Date(at.getTime() - maxReportAgeMs);

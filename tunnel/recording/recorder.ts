@@ -1,5 +1,5 @@
 import type { ClientEvent, ClientWindow } from '@cde/api/diagnosis.ts';
-import { maxReportAgeMs, windowMs } from '@cde/api/diagnosis-values.ts';
+import { windowMs } from '@cde/api/diagnosis-values.ts';
 import { outgoingAddresses } from '../network/ways-out.ts';
 import type { PathChange } from '../selection/history.ts';
 import type { Session } from '../session/session.ts';
@@ -20,10 +20,8 @@ export interface Recorder {
   changed(change: PathChange): void;
   /** Pass whether the server answered a request. */
   serverAnswered(answered: boolean): void;
-  /** Takes out what was recorded since the last call. */
-  take(): Recorded;
-  /** Puts back what could not be delivered. */
-  putBack(recorded: Recorded): void;
+  /** Takes out what was recorded since the last call; null while that is not worth a report. */
+  take(): Recorded | null;
   stop(): void;
 }
 
@@ -218,16 +216,14 @@ export async function recordSession(
     },
     take() {
       const taken = recorded;
+      const isWorthIt =
+        taken.windows.length > 0 ||
+        taken.events.some(
+          ({ kind, ...event }) => kind !== 'opened' && !('reason' in event && event.reason === null),
+        );
+      if (!isWorthIt) return null;
       recorded = { windows: [], events: [] };
       return taken;
-    },
-    putBack({ windows, events }) {
-      const oldest = times.wall() - maxReportAgeMs;
-      const recent = ({ at }: { at: number }) => at >= oldest;
-      recorded = {
-        windows: [...windows.filter(recent), ...recorded.windows].slice(-maxWindows),
-        events: [...events.filter(recent), ...recorded.events].slice(-maxEvents),
-      };
     },
     stop: stopTicking,
   };
