@@ -6,12 +6,15 @@ which cloud-init brings.
 
 usage: boot.py PLAN, a JSON file as server/providers/vm/user-data.ts writes it
 """
-import gzip, io, json, os, shutil, ssl, subprocess, sys, tarfile, time, urllib.error, urllib.request
+import errno, gzip, http.client, io, json, os, shutil, ssl, subprocess, sys, tarfile, time, urllib.error, urllib.request, zlib
 
 AGENT = "/opt/cde"
 UNIT = "/etc/systemd/system/cde-agent.service"
 METADATA = "http://169.254.169.254/latest/"
 WAIT = 600
+PAUSE = 2
+MAX_PAUSE = 30
+CUT = (OSError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
 
 
 class Failure(Exception):
@@ -70,6 +73,7 @@ class Server:
         """The reply of the first server that gives one. Refusals are final; servers restart, so all else is repeated."""
         until = time.monotonic() + WAIT
         said = None
+        pause = PAUSE
         while True:
             for url in self.urls:
                 request = urllib.request.Request(url + path, data=body and json.dumps(body).encode())
@@ -92,7 +96,44 @@ class Server:
                     said = problem
             if time.monotonic() > until:
                 raise Failure("server-unreachable", "The machine does not reach the server: %s." % said)
-            time.sleep(2)
+            time.sleep(pause)
+            pause = min(pause * 2, MAX_PAUSE)
+
+
+class Counted(io.RawIOBase):
+    """Counts what was read, because a reply that was cut can look like one that ended."""
+
+    def __init__(self, reply):
+        self.reply = reply
+        self.count = 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        got = self.reply.readinto(buffer)
+        self.count += got
+        return got
+
+
+def download(server, version, folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder, 0o755)
+    reply = server.ask("/api/v1/agent/program/" + version)
+    counted = Counted(reply)
+    with tarfile.open(fileobj=io.BufferedReader(counted, 1 << 20), mode="r|gz") as archive:
+        for entry in archive:
+            if not entry.isfile() or "/" in entry.name:
+                continue
+            path = os.path.join(folder, entry.name)
+            with open(path, "wb") as out:
+                shutil.copyfileobj(archive.extractfile(entry), out, 1 << 20)
+            os.chmod(path, entry.mode)
+    while counted.readinto(bytearray(1 << 16)):
+        pass
+    size = int(reply.headers.get("content-length", counted.count))
+    if counted.count < size:
+        raise EOFError("%d of %d bytes arrived" % (counted.count, size))
 
 
 def install(server, version):
@@ -102,17 +143,19 @@ def install(server, version):
         return
     began = time.monotonic()
     draft = AGENT + ".new"
-    shutil.rmtree(draft, ignore_errors=True)
-    os.makedirs(draft, 0o755)
-    reply = server.ask("/api/v1/agent/program/" + version)
-    with tarfile.open(fileobj=io.BufferedReader(reply, 1 << 20), mode="r|gz") as archive:
-        for entry in archive:
-            if not entry.isfile() or "/" in entry.name:
-                continue
-            path = os.path.join(draft, entry.name)
-            with open(path, "wb") as out:
-                shutil.copyfileobj(archive.extractfile(entry), out, 1 << 20)
-            os.chmod(path, entry.mode)
+    pause = PAUSE
+    while True:
+        try:
+            download(server, version, draft)
+            break
+        except CUT as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise Failure("image-disk-full", "The root disk has no room for the agent: %s." % error)
+            if time.monotonic() - began > WAIT:
+                raise Failure("server-unreachable", "The agent could not be downloaded from the server: %s." % error)
+            say("cde: the download of the agent was cut (%s): next attempt in %d s" % (error, pause))
+            time.sleep(pause)
+            pause = min(pause * 2, MAX_PAUSE)
     with open(os.path.join(draft, "version"), "w") as out:
         out.write(version)
     shutil.rmtree(AGENT, ignore_errors=True)
@@ -197,12 +240,13 @@ def main():
     must("agent-died", "systemctl", "start", "--no-block", "cde-agent.service")
 
 
-try:
-    main()
-except Exception as error:
-    known = isinstance(error, Failure)
-    code = error.code if known else "boot-failed"
-    text = str(error) if known else "The agent could not be started: %r." % error
-    say(json.dumps({"code": code, "message": text}, separators=(",", ":")))
-    run("systemctl", "poweroff", "--no-block")
-    sys.exit(1)
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:
+        known = isinstance(error, Failure)
+        code = error.code if known else "boot-failed"
+        text = str(error) if known else "The agent could not be started: %r." % error
+        say(json.dumps({"code": code, "message": text}, separators=(",", ":")))
+        run("systemctl", "poweroff", "--no-block")
+        sys.exit(1)
