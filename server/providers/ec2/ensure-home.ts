@@ -1,12 +1,13 @@
-import type { Volume } from '@aws-sdk/client-ec2';
+import type { Subnet, Volume } from '@aws-sdk/client-ec2';
 import { ProviderFailure } from '../failure.ts';
 import type { StepContext, WorkspaceSpec } from '../provider.ts';
 import { accept, codeOf, messageOf } from './client.ts';
-import { attachedTo } from './homes.ts';
+import { attachedTo, hasBeenAttached } from './homes.ts';
 import { gibibytes, workspaceTags } from './instance.ts';
 import { moveHome } from './move.ts';
-import { clientToken, tagOf, tags } from './names.ts';
+import { clientToken, tagOf, tags, toTags } from './names.ts';
 import type { Ec2Parts } from './parts.ts';
+import { isWithoutCapacity } from './refusal.ts';
 import { readState, type State } from './state.ts';
 
 const defaultGibibytes = 20;
@@ -30,21 +31,26 @@ export async function ensureHome(
   const home = await homes.find(workspaceId, hint);
   if (!home) {
     if (restore || (state.home !== undefined && !state.isUnused)) throw homeLost();
-    const subnets = await surroundings.subnets(client, section);
-    // Workspaces are spread over the zones.
-    const subnet = subnets[Number.parseInt(clientToken(workspaceId).slice(0, 6), 16) % subnets.length]!;
-    const zone = subnet.AvailabilityZone!;
-    await homes.create(
-      {
-        AvailabilityZone: zone,
-        Size: spec.template.home.size ? gibibytes(spec.template.home.size) : defaultGibibytes,
-        VolumeType: section.volumeType,
-        Encrypted: true,
-        ...(section.kmsKey !== undefined && { KmsKeyId: section.kmsKey }),
-        ClientToken: clientToken(parts.installation, workspaceId, buildId, 'home'),
-      },
-      workspaceTags({ installation: parts.installation, spec }, 'home'),
-    );
+    const zone = chooseZone(
+      await surroundings.subnets(client, section),
+      workspaceId,
+      fullZones(state, buildId),
+    )!;
+    try {
+      await homes.create(
+        {
+          AvailabilityZone: zone,
+          Size: spec.template.home.size ? gibibytes(spec.template.home.size) : defaultGibibytes,
+          VolumeType: section.volumeType,
+          Encrypted: true,
+          ...(section.kmsKey !== undefined && { KmsKeyId: section.kmsKey }),
+          ClientToken: clientToken(parts.installation, workspaceId, buildId, zone, 'home'),
+        },
+        workspaceTags({ installation: parts.installation, spec }, 'home'),
+      );
+    } catch (error) {
+      return leaveZone(parts, spec, buildId, state, zone, error, context);
+    }
     const created = await homes.find(workspaceId);
     if (created) context.log(`home: volume ${created.VolumeId} created in ${zone}`);
     return {
@@ -75,6 +81,45 @@ export async function ensureHome(
   return { home, state: known };
 }
 
+export const fullZones = ({ full }: State, buildId: string): string[] =>
+  full?.build === buildId ? full.zones : [];
+
+/** Workspaces are spread over the zones. Undefined if all are full. */
+function chooseZone(
+  subnets: readonly Subnet[],
+  workspaceId: string,
+  full: readonly string[],
+): string | undefined {
+  const first = Number.parseInt(clientToken(workspaceId).slice(0, 6), 16) % subnets.length;
+  return [...subnets.slice(first), ...subnets.slice(0, first)]
+    .map((subnet) => subnet.AvailabilityZone!)
+    .find((zone) => !full.includes(zone));
+}
+
+/** A home without files can as well be in another zone than the one that has no capacity. Throws the error if there is none. */
+export async function leaveZone(
+  { client, homes, surroundings }: Ec2Parts,
+  spec: WorkspaceSpec,
+  buildId: string,
+  state: State,
+  zone: string,
+  error: unknown,
+  context: StepContext,
+): Promise<{ waitingFor: string; state: State }> {
+  if (!isWithoutCapacity(error)) throw error;
+  const zones = [...fullZones(state, buildId), zone];
+  const next = chooseZone(await surroundings.subnets(client, spec.template.ec2!), spec.workspaceId, zones);
+  if (next === undefined) throw error;
+  const home = await homes.find(spec.workspaceId, state.home);
+  if (home && (spec.restore || hasBeenAttached(home) || !(await homes.abandon(home.VolumeId!)))) throw error;
+  context.log(`AWS has no capacity in ${zone} (${codeOf(error)}): trying ${next}`, 'warn');
+  const { home: _, ...kept } = state;
+  return {
+    waitingFor: `The home is being created in ${next}.`,
+    state: { ...kept, full: { build: buildId, zones } },
+  };
+}
+
 /** A home never gets smaller. The machine enlarges the file system. */
 async function growHome(
   { client }: Ec2Parts,
@@ -97,9 +142,13 @@ async function growHome(
 }
 
 /** Attaches the home to a running instance. */
-export async function attachHome({ client, view }: Ec2Parts, home: string, instance: string, device: string) {
+export async function attachHome({ client, view }: Ec2Parts, home: Volume, instance: string, device: string) {
+  const VolumeId = home.VolumeId!;
+  // Before it can be written to, so that it is never taken for one without files.
+  if (!hasBeenAttached(home))
+    await client.createTags({ Resources: [VolumeId], Tags: toTags({ [tags.attached]: 'true' }) });
   await accept(
-    client.attachVolume({ VolumeId: home, InstanceId: instance, Device: device }),
+    client.attachVolume({ VolumeId, InstanceId: instance, Device: device }),
     // It is being attached, or the instance does not quite run yet.
     'VolumeInUse',
     'IncorrectState',

@@ -16,6 +16,8 @@ export interface Homes {
   giveBack(from: string, to: string, now: Date, hint?: string): Promise<void>;
   /** False if the workspace has no home. */
   retain(workspaceId: string, now: Date, hint?: string): Promise<boolean>;
+  /** Deletes a home that no instance ever had. False if one had. */
+  abandon(volume: string): Promise<boolean>;
   /** False while an instance still uses the volume. */
   discard(workspaceId: string, hint?: string): Promise<boolean>;
   purge(selection: PurgeSelection): Promise<PurgeResult>;
@@ -25,6 +27,10 @@ export interface Homes {
 
 export const attachedTo = ({ Attachments = [] }: Volume) =>
   Attachments.find(({ State }) => State !== 'detached') ?? null;
+
+/** Whether an instance may have written to it. */
+export const hasBeenAttached = (volume: Volume): boolean =>
+  tagOf(volume, tags.attached) !== undefined || tagOf(volume, tags.used) !== undefined;
 
 const isThere = ({ State }: Volume) => State !== 'deleting' && State !== 'deleted';
 
@@ -147,6 +153,17 @@ export function makeHomes(client: Ec2Client, installation: string): Homes {
       if (tagOf(home, tags.retainedAt) === undefined)
         await set(home.VolumeId!, { [tags.retainedAt]: now.toISOString() });
       return true;
+    },
+    async abandon(volume) {
+      // From here on, no step finds it any longer.
+      await set(volume, { [tags.role]: 'old-home' });
+      const now = await get(volume);
+      if (!now) return true;
+      if (!attachedTo(now) && !hasBeenAttached(now)) {
+        if (await remove(volume)) return true;
+      }
+      await set(volume, { [tags.role]: 'home' });
+      return false;
     },
     async discard(workspaceId, hint) {
       const home = await find(workspaceId, hint);

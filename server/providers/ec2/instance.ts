@@ -117,7 +117,10 @@ export function workspaceInstance(plan: InstancePlan, earlier: readonly string[]
     InstanceType: section.instanceType as NonNullable<RunInstancesRequest['InstanceType']>,
     MinCount: 1,
     MaxCount: 1,
-    ClientToken: clientToken(plan.installation, spec.workspaceId, launch.buildId, ...[...earlier].sort()),
+    ClientToken: clientToken(
+      ...[plan.installation, spec.workspaceId, launch.buildId, plan.home.VolumeId!],
+      ...[...earlier].sort(),
+    ),
     UserData: bootData(plan).toString('base64'),
     // A container inside is one hop further away.
     MetadataOptions: { HttpTokens: 'required', HttpPutResponseHopLimit: 1, HttpEndpoint: 'enabled' },

@@ -39,6 +39,7 @@ export async function moveHome(
       Tags: toTags({
         ...workspaceTags({ installation, spec }, 'home'),
         ...(tagOf(home, tags.used) && { [tags.used]: 'true' }),
+        ...(tagOf(home, tags.attached) && { [tags.attached]: 'true' }),
       }),
     });
     await client.createTags({ Resources: [from], Tags: toTags({ [tags.role]: 'old-home' }) });

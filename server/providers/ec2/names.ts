@@ -14,6 +14,8 @@ export const tags = {
   name: 'cde:workspace-name',
   /** Of a kept instance: what it was made from. */
   plan: 'cde:plan',
+  /** Of a home: it was attached to an instance, which may have written to it. */
+  attached: 'cde:attached',
   /** Of a home: an agent has run on it, so there is a file system. */
   used: 'cde:used',
   /** Of a home: the workspace was deleted, and when. */

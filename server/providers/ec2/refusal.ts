@@ -10,13 +10,16 @@ const notAuthorized: Known = {
   fault: 'system',
 };
 
+const noCapacity =
+  /^(InsufficientInstanceCapacity|InsufficientHostCapacity|InsufficientCapacity|SpotMaxPriceTooLow|InsufficientVolumeCapacity)$/;
+
 const known: [pattern: RegExp, error: Known][] = [
   [
     /^(AuthFailure|UnauthorizedOperation|InvalidClientTokenId|SignatureDoesNotMatch|MissingAuthenticationToken|OptInRequired|AccessDenied\w*|UnrecognizedClientException|PendingVerification|Blocked)$/,
     notAuthorized,
   ],
   [
-    /^(InsufficientInstanceCapacity|InsufficientHostCapacity|InsufficientCapacity|SpotMaxPriceTooLow|InsufficientVolumeCapacity)$/,
+    noCapacity,
     {
       code: 'aws-no-capacity',
       message: 'AWS has no free capacity for this instance type in this availability zone at the moment.',
@@ -61,6 +64,9 @@ const known: [pattern: RegExp, error: Known][] = [
     },
   ],
 ];
+
+/** Whether another availability zone may have what this one lacks. */
+export const isWithoutCapacity = (error: unknown): boolean => noCapacity.test(codeOf(error) ?? '');
 
 /** A refusal in words for the developer. */
 export function refusal(error: unknown): ProviderError {

@@ -3,7 +3,7 @@ import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } fro
 import { describeEarlyExit } from '../vm/agent-exit.ts';
 import { accept, codeOf, isNotFound } from './client.ts';
 import { consoleTail, explainEnd } from './ends.ts';
-import { attachHome, ensureHome } from './ensure-home.ts';
+import { attachHome, ensureHome, leaveZone } from './ensure-home.ts';
 import { attachedTo } from './homes.ts';
 import {
   bootData,
@@ -78,8 +78,13 @@ export async function startStep(
   };
   const user = attachedTo(home)?.InstanceId;
   if (current) {
+    // Of a step that knew another home.
+    if (current.Placement?.AvailabilityZone !== home.AvailabilityZone) {
+      await terminate(parts, [current], state.home);
+      return pending('The instance is in another zone than the home.', known);
+    }
     if (stateOf(current) === 'pending') return pending('The instance is starting.', known);
-    if (user === undefined) await attachHome(parts, home.VolumeId!, current.InstanceId!, homeDevice);
+    if (user === undefined) await attachHome(parts, home, current.InstanceId!, homeDevice);
     else if (user !== current.InstanceId)
       return pending('The home is being detached from the last instance.', known);
     return pending('The virtual machine is booting.', known);
@@ -87,7 +92,21 @@ export async function startStep(
   if (user !== undefined && user !== kept?.InstanceId)
     return pending('The home is being detached from the last instance.', known);
   if (kept) await startKept(parts, spec, launch, kept, home);
-  else await run(parts, spec, launch, home, ended, context);
+  else
+    try {
+      await run(parts, spec, launch, home, ended, context);
+    } catch (error) {
+      const left = await leaveZone(
+        parts,
+        spec,
+        launch.buildId,
+        known,
+        home.AvailabilityZone!,
+        error,
+        context,
+      );
+      return pending(left.waitingFor, left.state);
+    }
   return pending('The instance is starting.', known);
 }
 
@@ -137,7 +156,7 @@ async function awaitAgent(
     await client.createTags({ Resources: [state.home!], Tags: toTags({ [tags.used]: 'true' }) });
     context.log(`agent started in the instance ${current.InstanceId}`);
   }
-  const { restoring: _, waitingFor: _w, reportedRun: _r, isUnused: _u, ...kept } = state;
+  const { restoring: _, waitingFor: _w, reportedRun: _r, isUnused: _u, full: _f, ...kept } = state;
   return {
     kind: 'done',
     state: writeState({ ...kept, run }),

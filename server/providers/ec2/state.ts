@@ -22,6 +22,8 @@ export interface State {
   snapshots?: number;
   /** Whether the stop in progress has taken its snapshot. */
   hasSnapshot?: boolean;
+  /** The zones that had no capacity for this build. */
+  full?: { build: string; zones: string[] };
   /** What the last step waited for, which is logged once. */
   waitingFor?: string;
 }
