@@ -44,7 +44,7 @@ export function makeEc2Nodes({
       cluster: null,
       state: isReady ? 'ready' : failure === null ? 'not-ready' : 'unknown',
       reason: failure ?? (isReady ? null : 'The instance is starting.'),
-      schedulable: false,
+      schedulable: true,
       pool: `${instance.InstanceType}, ${instance.Placement?.AvailabilityZone}`,
       os: null,
       kernel: null,
