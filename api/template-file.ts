@@ -300,6 +300,66 @@ export const Ec2Section = z.strictObject({
 });
 export type Ec2Section = z.infer<typeof Ec2Section>;
 
+const GcpName = z.string().max(400);
+
+/** Settings of the `gce` provider. Strings can contain expressions. */
+export const GceSection = z.strictObject({
+  image: z.string().max(400).describe('An image, or a family of images, whose newest one is used'),
+  imageProject: GcpName.optional().describe('The project that the image belongs to; by default your own'),
+  machineType: z.string().max(400),
+  user: z
+    .union([z.string().max(400), z.number().int().min(0).max(maxInteger)])
+    .default(1000)
+    .describe('The uid of the developer'),
+  zones: z
+    .array(z.string().max(400))
+    .max(20)
+    .default([])
+    .describe('By default all zones of the region; a home elsewhere is moved to the first one'),
+  network: GcpName.default('default').describe('The VPC network'),
+  subnetwork: GcpName.optional().describe('Required in networks without automatic subnetworks'),
+  networkTags: z
+    .array(z.string().max(63))
+    .max(16)
+    .default([])
+    .describe('By default one whose firewall rule permits no incoming connections'),
+  publicAddress: z.boolean().default(false).describe('Without it, the network needs Cloud NAT'),
+  serviceAccount: GcpName.optional().describe('What programs of the workspace are on Google Cloud'),
+  disk: Amount.optional().describe('The size of the boot disk'),
+  diskType: GcpName.default('pd-balanced').describe('Of the home and the boot disk'),
+  kmsKey: GcpName.optional().describe('Encrypts the disks; by default a key of Google'),
+  shielded: z
+    .boolean()
+    .default(true)
+    .describe('Secure Boot, a virtual TPM and integrity monitoring, which the image has to support'),
+  spot: z.boolean().default(false).describe('Cheaper, and Google can reclaim the machine at any time'),
+  onStop: z
+    .enum(['terminate', 'keep'])
+    .default('terminate')
+    .describe('`keep`: the next start boots the same machine with its boot disk'),
+  snapshots: z
+    .strictObject({ keep: z.number().int().min(1).max(100) })
+    .optional()
+    .describe('A snapshot of the home after each stop'),
+  processes: Amount.optional().describe('The limit of processes and threads; by default 8192'),
+  allowPrivilegeEscalation: z
+    .boolean()
+    .default(false)
+    .describe('Lets the developer become root inside the machine with sudo'),
+  labels: boundedRecord(
+    z
+      .string()
+      .max(63)
+      .regex(/^(?!cde-)[a-z][a-z0-9_-]*$/, 'a lower-case key that does not start with cde-'),
+    z.string().max(400),
+    40,
+  )
+    .default({})
+    .describe('Labels of machines and disks, for the bill'),
+  env: Env.default({}),
+});
+export type GceSection = z.infer<typeof GceSection>;
+
 /** A manifest from the folder of the template; its strings can contain expressions. */
 export const Manifest = z
   .object({
@@ -368,7 +428,7 @@ export const TemplateFile = z.strictObject({
   title: z.string().max(80).optional(),
   description: z.string().max(4000).optional(),
   icon: z.string().max(200).optional().describe('An emoji, or a path within the folder'),
-  provider: z.enum(['local', 'docker', 'incus', 'ec2', 'kubernetes']),
+  provider: z.enum(['local', 'docker', 'incus', 'ec2', 'gce', 'kubernetes']),
   parameters: z.array(Parameter).max(50).default([]),
   home: z
     .strictObject({
@@ -394,6 +454,7 @@ export const TemplateFile = z.strictObject({
   docker: DockerSection.optional().describe('Required if the provider is docker'),
   incus: IncusSection.optional().describe('Required if the provider is incus'),
   ec2: Ec2Section.optional().describe('Required if the provider is ec2'),
+  gce: GceSection.optional().describe('Required if the provider is gce'),
   kubernetes: KubernetesSection.optional().describe('Required if the provider is kubernetes'),
 });
 export type TemplateFile = z.infer<typeof TemplateFile>;

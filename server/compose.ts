@@ -16,6 +16,7 @@ import { portsPlugin } from './ports/plugin.ts';
 import { dockerProviderPlugin } from './providers/docker/plugin.ts';
 import { ec2ProviderPlugin } from './providers/ec2/plugin.ts';
 import { gatewayPlugin } from './providers/gateway/plugin.ts';
+import { gceProviderPlugin } from './providers/gce/plugin.ts';
 import { incusProviderPlugin } from './providers/incus/plugin.ts';
 import { localProviderPlugin } from './providers/local/plugin.ts';
 import { providersPlugin } from './providers/plugin.ts';
@@ -61,6 +62,7 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(incusProviderPlugin);
   await app.register(bootsPlugin);
   await app.register(ec2ProviderPlugin);
+  await app.register(gceProviderPlugin);
   await app.register(kubernetesPlugin);
   await app.register(orphansPlugin);
   await app.register(templatesPlugin);

@@ -123,6 +123,23 @@ test('a Docker engine: that of the machine on loopback only, another only over T
     expect(() => readConfig([], { ...reachable, CDE_DOCKER: url })).toThrow(/unix:\/\/\/PATH/);
 });
 
+test('Google Compute only if a project and region are named', () => {
+  expect(readConfig([], {}).gce).toBeNull();
+  expect(readConfig([], { CDE_GCE: 'acme-dev/europe-west3' }).gce).toEqual({
+    project: 'acme-dev',
+    region: 'europe-west3',
+  });
+  const endpoint = 'http://127.0.0.1:5000';
+  const settings = { CDE_GCE: 'example.com:dev/us-central1', CDE_GCE_ENDPOINT: endpoint };
+  expect(readConfig([], settings).gce).toEqual({
+    project: 'example.com:dev',
+    region: 'us-central1',
+    endpoint,
+  });
+  for (const wrong of ['acme-dev', 'acme-dev/', 'acme-dev/europe-west3-a'])
+    expect(() => readConfig([], { CDE_GCE: wrong }), wrong).toThrow(/PROJECT\/REGION/);
+});
+
 test('EC2 only if a region is named', () => {
   expect(readConfig([], {}).ec2).toBeNull();
   expect(readConfig([], { CDE_EC2: 'eu-central-1' }).ec2).toEqual({ region: 'eu-central-1' });

@@ -37,6 +37,13 @@ export function secretKeyIssue(text: string): string | null {
 /** This URL is public, so it must not contain credentials, and paths are appended to it. */
 const engineUrl = z.string().regex(engineUrlPattern, 'unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST');
 const incusUrl = z.string().regex(/^(unix:\/\/\/.+|https:\/\/[^/@]+)$/, 'unix:///PATH or https://HOST:8443');
+const GceProject = z
+  .string()
+  .regex(/^[a-z][a-z0-9.:-]+\/[a-z]+-[a-z]+\d+$/, 'PROJECT/REGION, such as acme-dev/europe-west3')
+  .transform((text) => {
+    const [project = '', region = ''] = text.split('/');
+    return { project, region };
+  });
 const plainUrl = z.url({ protocol: /^https?$/ }).refine((text) => {
   if (!URL.canParse(text)) return false;
   const { username, password, search, hash } = new URL(text);
@@ -156,6 +163,16 @@ const settings = {
     default: undefined,
     help: "URL of the EC2 API, if not the region's public one",
   },
+  gce: {
+    schema: z.literal('off').or(GceProject),
+    default: 'off',
+    help: 'Google Cloud project and region for workspaces on Compute Engine (PROJECT/REGION), or off; credentials as gcloud finds them',
+  },
+  gceEndpoint: {
+    schema: plainUrl,
+    default: undefined,
+    help: 'URL of the Compute Engine API, if not the public one',
+  },
   cluster: {
     schema: z.string().min(1),
     default: undefined,
@@ -174,7 +191,7 @@ const settings = {
   agentCa: {
     schema: CertificateAuthorities,
     default: undefined,
-    help: 'PEM file of certificate authorities that agents in pods and on EC2 trust beside the public ones',
+    help: 'PEM file of certificate authorities that agents in pods and virtual machines of clouds trust beside the public ones',
   },
   builderImage: {
     schema: imageName,
@@ -286,6 +303,8 @@ export interface Config
     | 'incusCertificates'
     | 'ec2'
     | 'ec2Endpoint'
+    | 'gce'
+    | 'gceEndpoint'
   > {
   accessUrl: string;
   dataDir: string;
@@ -296,6 +315,8 @@ export interface Config
   incus: IncusAddress | null;
   /** The region for workspaces on EC2; null: none. */
   ec2: { region: string; endpoint: string | undefined } | null;
+  /** The project and region for workspaces on Google Compute; null: none. */
+  gce: { project: string; region: string; endpoint: string | undefined } | null;
   /** The suffix of the host names of shared ports (`.dev.example.com`), or null if they are served by path. */
   portHost: string | null;
   /** Whether only this machine can reach the server. */
@@ -376,6 +397,7 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
     docker: readEngineAddress(given, env, { loopback, accessUrl }),
     incus: readIncusAddress(given),
     ec2: given.ec2 === 'off' ? null : { region: given.ec2, endpoint: given.ec2Endpoint },
+    gce: given.gce === 'off' ? null : { ...given.gce, endpoint: given.gceEndpoint },
     dockerConfig: given.dockerConfig ?? join(homedir(), '.docker/config.json'),
     localProvider: given.localProvider === 'on' || (given.localProvider === 'auto' && loopback),
     loopback,

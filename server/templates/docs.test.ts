@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import {
   DockerSection,
   Ec2Section,
+  GceSection,
   IncusSection,
   KubernetesBuilder,
   KubernetesSection,
@@ -49,6 +50,7 @@ test.each([
   'docker',
   'incus',
   'ec2',
+  'gce',
   'kubernetes',
 ])('what the starter %s has as a comment is valid', async (name) => {
   const file = await readFile(new URL(`../../templates/${name}/template.yaml`, import.meta.url), 'utf8');
@@ -77,13 +79,14 @@ test('docs/templates.md names every key', async () => {
     DockerSection,
     IncusSection,
     Ec2Section,
+    GceSection,
     KubernetesSection,
     KubernetesService,
     KubernetesBuilder,
   ];
   for (const key of shapes.flatMap(({ shape }) => Object.keys(shape))) expect(docs).toContain(`\`${key}\``);
   const kubernetes = docs.slice(docs.indexOf('## Kubernetes'));
-  for (const { shape } of shapes.slice(5)) {
+  for (const { shape } of shapes.slice(6)) {
     for (const key of Object.keys(shape)) expect(kubernetes).toContain(`\`${key}\``);
   }
 });

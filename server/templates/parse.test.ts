@@ -174,7 +174,7 @@ home:
   expect(faults.map((f) => `${f.line}:${f.column} ${f.path} — ${f.message}; ${f.hint ?? ''}`)).toEqual([
     '1:7 name — "name" is "Demo"; use 1 to 32 lower-case letters, digits and hyphens, starting with a letter, ending with a letter or digit',
     '2:1 titel — the key "titel" is not known here; did you mean "title"?',
-    '3:11 provider — "provider" must be one of local, docker, incus, ec2, kubernetes; not "locl"; did you mean "local"?',
+    '3:11 provider — "provider" must be one of local, docker, incus, ec2, gce, kubernetes; not "locl"; did you mean "local"?',
     '5:21 env.A — there is no parameter "memroy"; did you mean "memory"?',
     '6:6 env.B — YAML reads 3.10 as the number 3.1; put it in quotes: "3.10"',
     '7:3 env.CDE_X — the variable "CDE_X" is set by us; choose another name',

@@ -213,6 +213,7 @@ function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]
     ['docker', 'env'],
     ['incus', 'env'],
     ['ec2', 'env'],
+    ['gce', 'env'],
     ['kubernetes', 'env'],
   ]) {
     const env = asMap(path.length === 1 ? root.env : asMap(root[path[0]!]).env);

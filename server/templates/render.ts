@@ -128,6 +128,7 @@ export function evaluateTemplate(
   const docker = section('docker', template.docker);
   const incus = section('incus', template.incus);
   const ec2 = section('ec2', template.ec2);
+  const gce = section('gce', template.gce);
   const manifests = template.manifests?.map(
     (manifest) =>
       mapScalars(manifest, (value, path) =>
@@ -171,6 +172,7 @@ export function evaluateTemplate(
       ...(docker?.env as Record<string, string> | undefined),
       ...(incus?.env as Record<string, string> | undefined),
       ...(ec2?.env as Record<string, string> | undefined),
+      ...(gce?.env as Record<string, string> | undefined),
       ...(kubernetes?.env as Record<string, string> | undefined),
       ...Object.fromEntries(
         Object.entries(parameters).map(([name, value]) => [parameterVariable(name), parameterText(value)]),
@@ -191,6 +193,7 @@ export function evaluateTemplate(
     ...(docker && { docker }),
     ...(incus && { incus }),
     ...(ec2 && { ec2 }),
+    ...(gce && { gce }),
     ...(kubernetes && { kubernetes }),
     ...(manifests && { manifests }),
   };

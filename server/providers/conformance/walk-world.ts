@@ -13,6 +13,8 @@ export interface FaultyConnection {
 export interface WalkSubject extends Omit<ConformanceSubject, 'makeProvider'> {
   /** A server that just started. `connection`: absent if nothing lies between the provider and its platform. */
   makeReplica(): Promise<{ provider: Provider; connection?: FaultyConnection }>;
+  /** Whether observations can come from a list of some seconds ago, also if the platform does not answer by now. */
+  observesFromLists?: boolean;
   /** The same workspace on a newer image. */
   updateOf(spec: WorkspaceSpec): WorkspaceSpec;
   /** Removes the compute of a workspace from the platform, if there is any. */

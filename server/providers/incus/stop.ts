@@ -1,4 +1,5 @@
 import type { Removed, StepResult } from '../provider.ts';
+import { removeHome } from '../vm/remove-home.ts';
 import { accept, IncusError, orNull, path } from './client.ts';
 import type { Instance } from './instance.ts';
 import { instanceName } from './names.ts';
@@ -78,20 +79,9 @@ export async function removeStep(
 ): Promise<StepResult<Removed>> {
   const stopped = await stopStep(parts, workspaceId, state);
   if (stopped.kind !== 'done') return stopped;
-  if (state.restoring !== undefined) {
-    await parts.homes.giveBack(state.restoring, workspaceId, parts.now(), state.home);
-    return { kind: 'done', state: {}, homeRetained: false };
-  }
-  if (home === 'discard') {
-    if (await parts.homes.discard(workspaceId, state.home))
-      return { kind: 'done', state: {}, homeRetained: false };
-    return {
-      ...stopped,
-      kind: 'pending',
-      retryAfterMs: inUseRetryMs,
-      message: 'The home cannot be deleted yet: another instance uses its volume.',
-    };
-  }
-  const homeRetained = await parts.homes.retain(workspaceId, parts.now(), state.home);
-  return { ...stopped, homeRetained };
+  return removeHome({
+    ...{ homes: parts.homes, workspaceId, state, home, now: parts.now() },
+    stopped: stopped.state,
+    retryMs: inUseRetryMs,
+  });
 }

@@ -1,6 +1,7 @@
 import { findEnterFailure } from '../prepare/enter-plan.ts';
 import type { EndCause, ProviderError } from '../provider.ts';
 import { formatQuantity } from '../quantity.ts';
+import { endedPrefix } from './unit.ts';
 
 /** What systemd writes if it could not execute the program. */
 const notExecuted = '203';
@@ -31,6 +32,19 @@ export function explainAgentExit(said: string, memoryLimitBytes: number | null):
     'agent-exited',
     code === 'exited' ? `exited with code ${status}` : `was killed by SIG${status}`,
   );
+}
+
+/** How the agent ended, as its unit wrote to the serial console; null: it did not. */
+export function findAgentExit(console: string): AgentExit | null {
+  const at = console.lastIndexOf(endedPrefix);
+  const said =
+    at < 0
+      ? ''
+      : console
+          .slice(at + endedPrefix.length)
+          .split('\n')[0]!
+          .trim();
+  return said ? explainAgentExit(said, null) : null;
 }
 
 /** Why a start failed whose agent ended at once. `tail`: the last that it printed. `memoryHint`: what gives it more memory. */

@@ -49,16 +49,31 @@ subprocess.call(["systemctl", "start", "--no-block", "cde-boot.service"])
 `;
 
 /**
- * The user data of a machine, for cloud-init. It has no user of its own, because the developer gets the number that such a user
- * would have. `bootcmd` runs on every boot.
+ * What cloud-init does in a machine. It has no user of its own, because the developer gets the number that such a user would
+ * have. `bootcmd` runs on every boot.
  */
-export function userData(plan: BootPlan): Buffer {
+export function cloudConfig(plan: BootPlan): string {
   const config = {
     bootcmd: [['python3', '-c', installer.trim(), program, JSON.stringify(plan)]],
     users: [],
     preserve_hostname: true,
   };
   // JSON is YAML.
-  const text = Buffer.from(`#cloud-config\n${JSON.stringify(config)}\n`);
+  return `#cloud-config\n${JSON.stringify(config)}\n`;
+}
+
+/** The user data of a machine, for cloud-init. */
+export function userData(plan: BootPlan): Buffer {
+  const text = Buffer.from(cloudConfig(plan));
   return text.length > maxPlainBytes ? gzipSync(text, { level: 9 }) : text;
 }
+
+/** The same as a program, for images without cloud-init. An image that has both runs it later than cloud-init. */
+export const startupScript = (plan: BootPlan): string => `#!/usr/bin/env python3
+import os, sys
+if os.path.exists("/run/cde/boot.py"):
+    sys.exit()
+# Strings of JSON are strings of Python.
+sys.argv[1:] = ${JSON.stringify([program, JSON.stringify(plan)])}
+${installer.trim()}
+`;

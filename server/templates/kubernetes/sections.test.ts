@@ -313,7 +313,8 @@ describe('a quota below what the rendered objects need is refused', () => {
 describe('the folders in templates/', () => {
   const folder = fileURLToPath(new URL('../../../templates', import.meta.url));
   const names = readdirSync(folder);
-  test('are these', () => expect(names.sort()).toEqual(['docker', 'ec2', 'incus', 'kubernetes', 'local']));
+  test('are these', () =>
+    expect(names.sort()).toEqual(['docker', 'ec2', 'gce', 'incus', 'kubernetes', 'local']));
   test.each(
     names,
   )('%s is valid, is called as its folder, and renders with its defaults and limits', (name) => {

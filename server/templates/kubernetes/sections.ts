@@ -7,7 +7,7 @@ import { asMap, type Issue } from '../language/tree.ts';
 /** Names in the namespace that services of a template may not have: the provider's own objects have them. */
 const ownNames = new Set(['workspace', 'builder', 'home', 'builder-cache']);
 
-const isProvider = (name: string) => ['local', 'docker', 'incus', 'ec2', 'kubernetes'].includes(name);
+const isProvider = (name: string) => ['local', 'docker', 'incus', 'ec2', 'gce', 'kubernetes'].includes(name);
 
 /** A provider's section that is missing, or is there for nothing. */
 export function checkSections(source: Source): Fault[] {
@@ -23,7 +23,7 @@ export function checkSections(source: Source): Fault[] {
         `it names at least the image: ${provider}: {image: …}`,
       ),
     );
-  for (const section of ['local', 'docker', 'incus', 'ec2', 'kubernetes'] as const) {
+  for (const section of ['local', 'docker', 'incus', 'ec2', 'gce', 'kubernetes'] as const) {
     // `local: {}` says nothing.
     const said =
       section === 'local' ? Object.keys(asMap(root.local)).length > 0 : root[section] !== undefined;

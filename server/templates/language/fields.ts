@@ -93,6 +93,15 @@ const expressionFields: readonly Field[] = [
   { path: ['ec2', 'processes'], want: 'count' },
   { path: ['ec2', 'tags', '*'], want: 'text' },
   { path: ['ec2', 'env', '*'], want: 'text' },
+  { path: ['gce', 'image'], want: 'text' },
+  { path: ['gce', 'machineType'], want: 'name' },
+  { path: ['gce', 'user'], want: 'user' },
+  { path: ['gce', 'zones', '*'], want: 'name' },
+  { path: ['gce', 'disk'], want: 'bytes' },
+  { path: ['gce', 'kmsKey'], want: 'text' },
+  { path: ['gce', 'processes'], want: 'count' },
+  { path: ['gce', 'labels', '*'], want: 'text' },
+  { path: ['gce', 'env', '*'], want: 'text' },
   ...inKubernetes.map(([path, want]) => ({ path: ['kubernetes', ...path.split('.')], want })),
 ];
 
