@@ -47,3 +47,6 @@ export const windowMs = 10_000;
 
 /** What could not be delivered for this long is forgotten. */
 export const maxReportAgeMs = 6 * 3600_000;
+
+/** A key that echoes this late annoys. A window in which one round trip in twenty takes longer counts as slow. */
+export const noticeableMs = 150;

@@ -90,6 +90,7 @@ export type ClientEvent = z.infer<typeof ClientEvent>;
 
 export const Incident = z.object({
   id: Id,
+  session: Id,
   workspace: z.string().describe('owner/name'),
   at: Moment.describe('When a person could notice it first'),
   endedAt: Moment.nullable().describe('Null: it continues'),
@@ -143,11 +144,13 @@ export const listIncidents = endpoint({
   method: 'GET',
   path: '/api/v1/incidents',
   tag,
-  summary: 'List what went wrong in your own sessions and why, newest first',
+  summary: 'List what went wrong in your own sessions, or in the given one, and why, newest first',
   permission: 'workspace:connect',
   query: PageQuery.extend({
     workspace: WorkspaceRef.optional().describe('Only sessions with this workspace'),
+    session: Id.optional().describe("Only this one, which can be somebody else's with `session:read`"),
     since: Moment.optional(),
+    until: Moment.optional(),
   }),
   reply: page(Incident),
 });

@@ -32,6 +32,7 @@ export const permissions = [
   'metrics:read',
   'cleanup:read',
   'cleanup:write',
+  'session:read',
 ] as const;
 export type Permission = (typeof permissions)[number];
 

@@ -59,6 +59,7 @@ export const catalogue = {
   'home-not-restorable': 409,
   'workspace-not-found': 404,
   'workspace-name-taken': 409,
+  'session-not-found': 404,
   'lease-not-found': 404,
   'lease-too-long': 422,
   'too-many-leases': 409,

@@ -10,6 +10,7 @@ import * as ports from './ports.ts';
 import * as satellitePorts from './satellite-ports.ts';
 import * as satelliteTerminals from './satellite-terminals.ts';
 import * as satellites from './satellites.ts';
+import * as sessions from './sessions.ts';
 import * as templates from './templates.ts';
 import * as workspaces from './workspaces.ts';
 
@@ -30,6 +31,7 @@ export const contract: Record<string, Endpoint> = Object.fromEntries(
     satellitePorts,
     satelliteTerminals,
     satellites,
+    sessions,
     templates,
     workspaces,
   ].flatMap((module) =>

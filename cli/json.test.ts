@@ -6,6 +6,7 @@ import { CleanupCandidate, CleanupReport, StoredCleanupPolicy } from '@cde/api/c
 import { AuditRow, NewToken, Token, User } from '@cde/api/identity.ts';
 import { Node } from '@cde/api/nodes.ts';
 import { WorkspacePort, WorkspacePorts } from '@cde/api/ports.ts';
+import { NetworkOverview, Session } from '@cde/api/sessions.ts';
 import { Template, TemplateVersion } from '@cde/api/templates.ts';
 import { Build, LogLine, Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -51,6 +52,8 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['keep-awake hello --end', z.object({ ended: z.array(Lease).length(1) })],
   ['schedule hello --stop-after 4h --start-on-connect on', WorkspaceActivity],
   ['node list', z.array(Node).min(1)],
+  ['network --by user', NetworkOverview],
+  ['network sessions --active', z.array(Session)],
   ['cleanup --dry-run', z.array(CleanupCandidate)],
   ['cleanup policy --set brake-percent=30', StoredCleanupPolicy],
   ['cleanup report', CleanupReport],

@@ -255,6 +255,26 @@ const settings = {
     default: 'public',
     help: 'Widest level that ports can be shared at: off, owner, signed-in, public',
   },
+  recordingSampleDays: {
+    schema: days.min(1).max(60),
+    default: '2',
+    help: 'Days to retain what sessions record every ten seconds',
+  },
+  recordingMinuteDays: {
+    schema: days.min(1),
+    default: '30',
+    help: 'Days to retain it by the minute, and the events of sessions',
+  },
+  recordingDays: {
+    schema: days.min(1),
+    default: '365',
+    help: 'Days to retain it by the hour, and sessions with their incidents',
+  },
+  recordingGib: {
+    schema: z.coerce.number().min(0.1).max(100_000),
+    default: '20',
+    help: 'GiB that the recordings of sessions can take; beyond it the oldest are deleted early',
+  },
   region: { schema: z.string().max(80), default: '', help: 'Region of the embedded satellite' },
   sessionDays: { schema: days, default: '14', help: 'Days that a browser stays signed in' },
   passwordLogin: { schema: z.enum(['on', 'off']), default: 'on', help: 'Allow sign-in with a password' },

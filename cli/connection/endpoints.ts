@@ -7,6 +7,7 @@ import type * as identity from '@cde/api/identity.ts';
 import type * as nodes from '@cde/api/nodes.ts';
 import type * as ports from '@cde/api/ports.ts';
 import type * as satellites from '@cde/api/satellites.ts';
+import type * as sessions from '@cde/api/sessions.ts';
 import type * as templates from '@cde/api/templates.ts';
 import type * as workspaces from '@cde/api/workspaces.ts';
 
@@ -30,6 +31,7 @@ function light<E extends Endpoint>(
 type A = typeof activity;
 type C = typeof clusters;
 type D = typeof diagnosis;
+type H = typeof sessions;
 type L = typeof cleanup;
 type I = typeof identity;
 type N = typeof nodes;
@@ -61,6 +63,9 @@ export const postRecording = light<D['postRecording']>(
   'body',
 );
 export const listIncidents = light<D['listIncidents']>('GET', `${v1}/incidents`);
+export const listSessions = light<H['listSessions']>('GET', `${v1}/sessions`);
+export const getSessionWindows = light<H['getSessionWindows']>('GET', `${v1}/sessions/:session/windows`);
+export const getNetwork = light<H['getNetwork']>('GET', `${v1}/network`);
 
 export const listPorts = light<P['listPorts']>('GET', `${v1}/workspaces/:workspace/ports`);
 export const sharePort = light<P['sharePort']>('PUT', `${v1}/workspaces/:workspace/ports/:port`, 'body');

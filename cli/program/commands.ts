@@ -11,6 +11,7 @@ import { homeCommands } from '../homes/commands.ts';
 import { kubernetesCommands } from '../kubernetes/commands.ts';
 import { loginCommands } from '../login/commands.ts';
 import { netcheckCommands } from '../netcheck/commands.ts';
+import { networkCommands } from '../network/commands.ts';
 import { nodeCommands } from '../nodes/commands.ts';
 import { portCommands } from '../ports/commands.ts';
 import { satelliteCommands } from '../satellites/commands.ts';
@@ -45,6 +46,7 @@ export const commands: readonly Command[] = [
   ...clusterCommands,
   ...nodeCommands,
   ...satelliteCommands,
+  ...networkCommands,
   ...completionCommands,
 ];
 
@@ -59,5 +61,6 @@ export const nouns: Record<string, { summary: string; group: string }> = {
   node: { summary: 'See the nodes that workspaces run on', group: 'Administration:' },
   home: { summary: 'Manage homes of deleted workspaces', group: 'Workspaces:' },
   server: { summary: 'Choose a server or run one', group: 'Account:' },
+  network: { summary: 'See how sessions are connected, and what went wrong', group: 'Administration:' },
   satellite: { summary: 'Manage satellites', group: 'Administration:' },
 };

@@ -1,12 +1,23 @@
 import type { ClientEvent } from '@cde/api/diagnosis.ts';
 import type { IncidentCause, IncidentKind, Segment } from '@cde/api/diagnosis-values.ts';
 import { sql } from 'drizzle-orm';
-import { bigint, index, integer, jsonb, pgTable, real, text, unique, uuid } from 'drizzle-orm/pg-core';
+import {
+  bigint,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  real,
+  text,
+  unique,
+  uuid,
+} from 'drizzle-orm/pg-core';
 import { oneOf, timestamptz } from './columns.ts';
 import { users } from './identity-schema.ts';
 import { workspaces } from './schema.ts';
 
-// migrations/0014_diagnosis.sql describes the columns.
+// migrations/0014_diagnosis.sql and 0015_session_history.sql describe the columns.
 
 const ofWorkspace = () =>
   uuid('workspace_id')
@@ -35,11 +46,20 @@ export const recordings = pgTable(
     lastWindowAt: timestamptz('last_window_at').notNull(),
     eventCount: integer('event_count').notNull(),
     explainAt: timestamptz('explain_at'),
+    endedAt: timestamptz('ended_at'),
+    pathKind: text('path_kind'),
+    pathVia: text('path_via'),
+    region: text('region'),
+    rolledUntil: timestamptz('rolled_until'),
+    rollUpAt: timestamptz('roll_up_at'),
   },
   (t) => [
     index('recordings_workspace').on(t.workspaceId, t.userId),
     index('recordings_known_until').on(t.knownUntil),
     index('recordings_explain_at').on(t.explainAt).where(sql`${t.explainAt} IS NOT NULL`),
+    index('recordings_roll_up_at').on(t.rollUpAt).where(sql`${t.rollUpAt} IS NOT NULL`),
+    index('recordings_user').on(t.userId, t.startedAt.desc(), t.id.desc()),
+    index('recordings_started_at').on(t.startedAt.desc(), t.id.desc()),
   ],
 );
 
@@ -73,6 +93,27 @@ export const sessionWindows = pgTable(
   },
   (t) => [index('session_windows_recording').on(t.recordingId, t.at)],
 );
+
+const rolledUp = () => ({
+  recordingId: uuid('recording_id').notNull(),
+  at: timestamptz('at').notNull(),
+  ms: integer('ms').notNull(),
+  slowMs: integer('slow_ms').notNull(),
+  pathKind: text('path_kind'),
+  pathVia: text('path_via'),
+  region: text('region'),
+  toSatellite: real('to_satellite').array(),
+  satelliteToAgent: real('satellite_to_agent').array(),
+  toAgent: real('to_agent').array(),
+  bytes: bigint('bytes', { mode: 'number' }).notNull(),
+  host: real('host').array().$type<(number | null)[]>().notNull(),
+});
+export const sessionMinutes = pgTable('session_minutes', rolledUp(), (t) => [
+  primaryKey({ columns: [t.recordingId, t.at] }),
+]);
+export const sessionHours = pgTable('session_hours', rolledUp(), (t) => [
+  primaryKey({ columns: [t.recordingId, t.at] }),
+]);
 
 export const workspaceWindows = pgTable(
   'workspace_windows',
@@ -146,5 +187,6 @@ export const incidents = pgTable(
     unique().on(t.recordingId, t.kind, t.at),
     index('incidents_user').on(t.userId, t.at.desc(), t.id.desc()),
     index('incidents_workspace').on(t.workspaceId),
+    index('incidents_at').on(t.at),
   ],
 );

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { ClientEvent, ClientWindow, Incident } from '@cde/api/diagnosis.ts';
+import type { ClientEvent, Incident } from '@cde/api/diagnosis.ts';
 import { eq, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -8,16 +8,29 @@ import {
   incidents,
   recordings,
   sessionEvents,
+  sessionHours,
+  sessionMinutes,
   sessionWindows,
   workspaceWindows,
 } from '../database/diagnosis-schema.ts';
-import { builds, workspaces } from '../database/schema.ts';
-import { hashSecret, makeSecret } from '../identity/secrets.ts';
+import { builds } from '../database/schema.ts';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
 import { makePartitions } from './partitions.ts';
 import { cleanUpRecordings } from './retention.ts';
+import { rollUp } from './rollup.ts';
+import {
+  addWorkspace,
+  type Batch,
+  clientWindow,
+  idle,
+  leg,
+  postBatch,
+  slept,
+  tokyo,
+  v1,
+  windowsAgo,
+} from './testing.ts';
 
-const v1 = '/api/v1';
 let server: TestServer;
 let ada: TestUser;
 let bob: TestUser;
@@ -25,30 +38,6 @@ let web: string;
 /** Of the agent of `web`. */
 let agentToken: string;
 let versionId: string;
-
-async function addWorkspace(owner: TestUser, name: string): Promise<string> {
-  const [id, buildId] = [v7(), v7()];
-  const { body } = await server.request(ada, 'GET', `${v1}/templates/plain`);
-  versionId = body.activeVersion.id;
-  agentToken = makeSecret('cde_agent');
-  const { db } = server.database;
-  await db.insert(workspaces).values({
-    ...{ id, name, ownerId: owner.id, templateId: body.id, templateVersionId: versionId },
-    ...{ provider: 'local', desired: 'running', status: 'running' },
-  });
-  await db.insert(builds).values({
-    ...{ id: buildId, workspaceId: id, number: 1, transition: 'start', status: 'succeeded' },
-    ...{ templateVersionId: versionId, parameters: {}, initiator: owner.username },
-    agentTokenHash: hashSecret(agentToken),
-    createdAt: new Date(server.clock.at.getTime() - 86_400_000),
-    finishedAt: new Date(server.clock.at.getTime() - 86_300_000),
-  });
-  await db
-    .update(workspaces)
-    .set({ agentBuildId: buildId, currentBuildId: buildId })
-    .where(eq(workspaces.id, id));
-  return id;
-}
 
 beforeAll(async () => {
   server = await makeTestServer();
@@ -62,37 +51,14 @@ beforeAll(async () => {
 afterAll(() => server.close());
 beforeEach(async () => {
   pass(3600_000 * 5);
-  web = await addWorkspace(ada, `w${randomUUID().slice(0, 8)}`);
+  ({ id: web, agentToken, versionId } = await addWorkspace(server, ada, `w${randomUUID().slice(0, 8)}`));
 });
 
 const pass = (ms: number) => {
   server.clock.at = new Date(server.clock.at.getTime() + ms);
 };
-const tokyo = { kind: 'relay', via: 'https://tokyo.example.com' } as const;
-const leg = (p50: number) => ({ p50, p95: p50 * 1.2, max: p50 * 1.5, count: 10, unanswered: 0 });
-const idle = { loopDelayMs: 1, cpuWaitPercent: 0, throttledPercent: null, memoryPercent: null };
-const clientWindow = (agoMs: number, changes: Partial<ClientWindow> = {}): ClientWindow => ({
-  ...{ agoMs, ms: 10_000, path: tokyo, bytes: 1_000, host: idle },
-  ...{ toSatellite: leg(10), satelliteToAgent: leg(14), toAgent: leg(24) },
-  ...changes,
-});
-const quietMinute = () => [60_000, 50_000, 40_000, 30_000, 20_000, 10_000].map((ago) => clientWindow(ago));
-const slept: ClientEvent[] = [
-  { kind: 'slept', agoMs: 5_000, ms: 90_000 },
-  { kind: 'lost', agoMs: 4_000, path: tokyo, reason: 'satellite-lost', silentMs: 91_000 },
-  { kind: 'resumed', agoMs: 1_000, path: tokyo },
-];
-
-interface Batch {
-  id: string;
-  batch?: number;
-  windows?: ClientWindow[];
-  events?: ClientEvent[];
-}
-const post = (user: TestUser, { id, batch = 1, windows = [], events = [] }: Batch, workspace = web) =>
-  server.request(user, 'POST', `${v1}/workspaces/${workspace}/recordings`, {
-    ...{ id, batch, windows, events, startedAgoMs: 600_000, client: { version: '1.2.3', platform: 'linux' } },
-  });
+const quietMinute = () => windowsAgo(60_000);
+const post = (user: TestUser, batch: Batch, workspace = web) => postBatch(server, user, workspace, batch);
 const list = async (user: TestUser, query = '') =>
   (await server.request(user, 'GET', `${v1}/incidents?workspace=${web}${query}`)).body as {
     items: Incident[];
@@ -162,8 +128,8 @@ test('a client stores no more events than a bad day has', async () => {
 test('a recording belongs to one person and one workspace', async () => {
   const id = randomUUID();
   await post(ada, { id, events: slept });
-  const other = await addWorkspace(bob, `b${randomUUID().slice(0, 8)}`);
-  const reply = await post(bob, { id, batch: 2, events: slept }, other);
+  const other = await addWorkspace(server, bob, `b${randomUUID().slice(0, 8)}`);
+  const reply = await post(bob, { id, batch: 2, events: slept }, other.id);
   expect(reply).toMatchObject({ status: 400, body: { code: 'bad-request' } });
 });
 
@@ -272,27 +238,40 @@ test('an agent that registers with a new key has started', async () => {
   expect(await server.database.db.$count(connectionEvents, eq(connectionEvents.workspaceId, web))).toBe(2);
 });
 
-test('samples are kept for two days, incidents for thirty', async () => {
+test('samples are kept for days, minutes for weeks, hours and incidents for a year, and all go with the session', async () => {
   const id = randomUUID();
   await post(ada, { id, windows: quietMinute(), events: slept });
   const { db } = server.database;
   const partitions = makePartitions(db);
-  const count = async () => [
-    await db.$count(sessionWindows, eq(sessionWindows.recordingId, id)),
-    await db.$count(incidents, eq(incidents.recordingId, id)),
-    await db.$count(recordings, eq(recordings.id, id)),
-  ];
+  const count = async () => ({
+    windows: await db.$count(sessionWindows, eq(sessionWindows.recordingId, id)),
+    minutes: await db.$count(sessionMinutes, eq(sessionMinutes.recordingId, id)),
+    hours: await db.$count(sessionHours, eq(sessionHours.recordingId, id)),
+    events: await db.$count(sessionEvents, eq(sessionEvents.recordingId, id)),
+    incidents: await db.$count(incidents, eq(incidents.recordingId, id)),
+  });
+  const cleanUp = () =>
+    cleanUpRecordings(server.database, partitions, server.clock.at, {
+      ...{ recordingSampleDays: 2, recordingMinuteDays: 30, recordingDays: 365, recordingGib: 20 },
+    });
   pass(1.5 * 86_400_000);
-  await cleanUpRecordings(server.database, partitions, server.clock.at);
-  expect(await count()).toEqual([6, 1, 1]);
+  await partitions.ensureRolledUp();
+  while (await rollUp({ database: server.database, now: server.clock.at, regionOf: () => null }));
+  await cleanUp();
+  const all = await count();
+  expect(all).toMatchObject({ windows: 6, events: 3, incidents: 1 });
+  expect(all.minutes).toBeGreaterThan(0);
+  expect(all.hours).toBeGreaterThan(0);
   pass(2 * 86_400_000);
-  await cleanUpRecordings(server.database, partitions, server.clock.at);
-  expect(await count()).toEqual([0, 1, 1]);
+  await cleanUp();
+  expect(await count()).toEqual({ ...all, windows: 0 });
   const { rows } = await db.execute<{ count: number }>(
     sql`SELECT count(*)::int AS count FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE p.relname = 'session_windows'`,
   );
   expect(rows[0]!.count).toBeLessThanOrEqual(4);
   pass(30 * 86_400_000);
-  await cleanUpRecordings(server.database, partitions, server.clock.at);
-  expect(await count()).toEqual([0, 0, 0]);
+  await cleanUp();
+  expect(await count()).toEqual({ ...all, windows: 0, minutes: 0, events: 0 });
+  await db.delete(recordings).where(eq(recordings.id, id));
+  expect(await count()).toEqual({ windows: 0, minutes: 0, hours: 0, events: 0, incidents: 0 });
 });

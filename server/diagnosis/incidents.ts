@@ -16,6 +16,7 @@ interface ListedRow {
 
 const toIncident = ({ incident: row, owner, name }: ListedRow): Incident => ({
   id: row.id,
+  session: row.recordingId,
   workspace: `${owner}/${name}`,
   at: row.at.toISOString(),
   endedAt: row.endedAt?.toISOString() ?? null,
@@ -152,18 +153,28 @@ export function makeIncidents(deps: {
       return rows.map(toIncident);
     },
 
-    /** Those of a user's own sessions, newest first. */
+    /** Those of a user's own sessions or of one session, newest first. */
     async list(
-      of: { userId: string; workspaceId: string | undefined },
-      query: { limit: number; after?: string | undefined; since?: string | undefined },
+      of: { userId: string; workspaceId: string | undefined } | { sessionId: string },
+      query: {
+        limit: number;
+        after?: string | undefined;
+        since?: string | undefined;
+        until?: string | undefined;
+      },
     ): Promise<{ items: Incident[]; next: string | null }> {
       const after = query.after === undefined ? undefined : readCursor(query.after);
       const rows = await select()
         .where(
           and(
-            eq(incidents.userId, of.userId),
-            of.workspaceId === undefined ? undefined : eq(incidents.workspaceId, of.workspaceId),
+            'sessionId' in of
+              ? eq(incidents.recordingId, of.sessionId)
+              : and(
+                  eq(incidents.userId, of.userId),
+                  of.workspaceId === undefined ? undefined : eq(incidents.workspaceId, of.workspaceId),
+                ),
             query.since === undefined ? undefined : gte(incidents.at, new Date(query.since)),
+            query.until === undefined ? undefined : lt(incidents.at, new Date(query.until)),
             after &&
               or(lt(incidents.at, after.at), and(eq(incidents.at, after.at), lt(incidents.id, after.id))),
           ),
@@ -189,7 +200,8 @@ function readCursor(cursor: string): { at: Date; id: string } {
   return { at: new Date(at), id: id! };
 }
 
-function hostOf(url: string): string {
+/** The host of a URL, for satellites that are gone. */
+export function hostOf(url: string): string {
   try {
     return new URL(url).host;
   } catch {

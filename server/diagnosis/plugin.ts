@@ -1,9 +1,11 @@
 import * as api from '@cde/api/diagnosis.ts';
+import * as sessionsApi from '@cde/api/sessions.ts';
 import fp from 'fastify-plugin';
 import { serve, serveAgent } from '../http/serve.ts';
 import { loggerOf } from '../log.ts';
 import { findWorkspace } from '../workspaces/store.ts';
-import { makeIncidents } from './incidents.ts';
+import { makeHistory } from './history.ts';
+import { hostOf, makeIncidents } from './incidents.ts';
 import { makePartitions } from './partitions.ts';
 import { makeRecordings, type RecordingBatch } from './recordings.ts';
 import { makeDiagnosisWorker } from './worker.ts';
@@ -18,17 +20,28 @@ const isNoteworthy = ({ events, windows }: RecordingBatch) =>
 /** What clients and agents see of sessions, and what went wrong in them and why. */
 export const diagnosisPlugin = fp(
   async (app) => {
-    const { database, now, satellites } = app;
+    const { database, now, satellites, config } = app;
     const partitions = makePartitions(database.db);
-    const recordings = makeRecordings({ database, partitions, now });
+    const regions = async () =>
+      new Map((await satellites.forClients(null)).map(({ url, name, region }) => [url, region || name]));
+    const satelliteNames = async () =>
+      new Map((await satellites.forClients(null)).map(({ url, name }) => [url, name]));
+    const recordings = makeRecordings({ database, partitions, now, regions });
     const incidents = makeIncidents({
       database,
       now,
-      satelliteNames: async () =>
-        new Map((await satellites.forClients(null)).map(({ url, name }) => [url, name])),
+      satelliteNames,
+    });
+    const history = makeHistory({
+      ...{ database, now, regions, retention: config },
+      nameOf: async () => {
+        const names = await satelliteNames();
+        return (url) => names.get(url) ?? hostOf(url);
+      },
     });
     const worker = makeDiagnosisWorker({
-      ...{ database, partitions, recordings, incidents, now },
+      ...{ database, partitions, recordings, incidents, regions, now },
+      retention: config,
       log: loggerOf(app),
     });
 
@@ -41,13 +54,24 @@ export const diagnosisPlugin = fp(
     serveAgent(app, api.postAgentConditions, ({ actor, body }) =>
       recordings.addConditions(actor.workspaceId, body),
     );
-    serve(app, api.listIncidents, async ({ actor, query: { workspace, ...query } }) => {
+    serve(app, api.listIncidents, async ({ query: { workspace, session, ...query }, ...caller }) => {
+      const { actor } = caller;
+      if (session !== undefined) {
+        await history.view(caller, session);
+        return incidents.list({ sessionId: session }, query);
+      }
       const found =
         workspace === undefined
           ? undefined
           : await findWorkspace(database.db, actor, workspace, 'workspace:connect');
       return incidents.list({ userId: actor.userId, workspaceId: found?.row.id }, query);
     });
+
+    serve(app, sessionsApi.listSessions, ({ query, ...caller }) => history.list(caller, query));
+    serve(app, sessionsApi.getSessionWindows, ({ params, query, ...caller }) =>
+      history.windows(caller, params.session, query),
+    );
+    serve(app, sessionsApi.getNetwork, ({ query, ...caller }) => history.network(caller, query));
 
     app.decorate('diagnosis', { explainDue: worker.runOnce });
     app.onStart(async () => worker.start());

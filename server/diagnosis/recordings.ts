@@ -25,6 +25,8 @@ const maxEvents = 2_000;
 const minWindowDistanceMs = windowMs / 2;
 /** When those around a session have reported what they saw. */
 const explainAgainMs = 60_000;
+/** Windows become minutes this much later, so that a session in use is rolled up every five minutes. */
+const rollUpAfterMs = 300_000;
 
 /** Keeps windows in order that begin far enough apart and after `last`. Ages become moments by the server's clock. */
 function placeWindows<Window extends { agoMs: number }>(windows: Window[], now: Date, last: Date) {
@@ -49,21 +51,55 @@ const eventRow = (recordingId: string, now: Date, { agoMs, ...event }: ClientEve
   event,
 });
 
+/** What a batch says of the session as a whole: its path, and whether it ended. */
+function stateAfter(
+  { windows, events }: RecordingBatch,
+  now: Date,
+  regions: ReadonlyMap<string, string>,
+): Partial<typeof recordings.$inferInsert> {
+  const ended = events.find(({ kind }) => kind === 'ended');
+  const seen = [...windows, ...events]
+    .sort((one, other) => other.agoMs - one.agoMs)
+    .flatMap((one) => ('path' in one && one.path !== null ? one.path : []))
+    .at(-1);
+  return {
+    ...(seen && {
+      pathKind: seen.kind,
+      pathVia: seen.via,
+      region: seen.kind === 'relay' ? (regions.get(seen.via) ?? null) : null,
+    }),
+    ...(ended && { endedAt: new Date(now.getTime() - ended.agoMs) }),
+  };
+}
+
 /** Stores what clients and agents report. */
-export function makeRecordings(deps: { database: Database; partitions: Partitions; now: () => Date }) {
-  const { database, partitions, now } = deps;
+export function makeRecordings(deps: {
+  database: Database;
+  partitions: Pick<Partitions, 'ensure'>;
+  now: () => Date;
+  /** The region of a satellite by its URL. */
+  regions: () => Promise<ReadonlyMap<string, string>>;
+}) {
+  const { database, partitions, now, regions } = deps;
   const { db } = database;
+  let isFull = false;
   const ofSessions = makeInserts<typeof sessionWindows.$inferInsert>({
     everyMs: insertEveryMs,
     async insert(rows) {
-      await partitions.ensure(rows.map(({ at }) => at));
+      await partitions.ensure(
+        ['session_windows'],
+        rows.map(({ at }) => at),
+      );
       await db.insert(sessionWindows).values(rows);
     },
   });
   const ofWorkspaces = makeInserts<typeof workspaceWindows.$inferInsert>({
     everyMs: insertEveryMs,
     async insert(rows) {
-      await partitions.ensure(rows.map(({ at }) => at));
+      await partitions.ensure(
+        ['workspace_windows'],
+        rows.map(({ at }) => at),
+      );
       await db.insert(workspaceWindows).values(rows);
     },
   });
@@ -72,6 +108,7 @@ export function makeRecordings(deps: { database: Database; partitions: Partition
   async function noteBatch(userId: string, workspaceId: string, batch: RecordingBatch, at: Date) {
     const { id, client } = batch;
     const startedAt = new Date(at.getTime() - Math.min(batch.startedAgoMs, maxReportAgeMs));
+    const state = stateAfter(batch, at, await regions());
     return db.transaction(async (tx) => {
       await tx
         .insert(recordings)
@@ -91,7 +128,7 @@ export function makeRecordings(deps: { database: Database; partitions: Partition
       const events = batch.events.slice(0, Math.max(0, maxEvents - row.eventCount));
       if (events.length > 0)
         await tx.insert(sessionEvents).values(events.map((event) => eventRow(id, at, event)));
-      const windows = placeWindows<ClientWindow>(batch.windows, at, row.lastWindowAt);
+      const windows = isFull ? [] : placeWindows<ClientWindow>(batch.windows, at, row.lastWindowAt);
       await tx
         .update(recordings)
         .set({
@@ -100,6 +137,10 @@ export function makeRecordings(deps: { database: Database; partitions: Partition
           eventCount: row.eventCount + events.length,
           lastWindowAt: windows.at(-1)?.at ?? row.lastWindowAt,
           explainAt: new Date(at.getTime() + explainAgainMs),
+          ...state,
+          ...(windows.length > 0 && {
+            rollUpAt: sql`coalesce(${recordings.rollUpAt}, ${new Date(at.getTime() + rollUpAfterMs)})`,
+          }),
         })
         .where(eq(recordings.id, id));
       return windows;
@@ -164,6 +205,11 @@ export function makeRecordings(deps: { database: Database; partitions: Partition
           host: hostToRow(window.host),
         })),
       );
+    },
+
+    /** While samples take all the space they can have, only events are stored. */
+    setFull(full: boolean): void {
+      isFull = full;
     },
 
     /** Recordings whose incidents are due to be explained again. Each is returned to one caller. */

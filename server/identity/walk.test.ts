@@ -7,6 +7,7 @@ import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { inArray, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { recordings } from '../database/diagnosis-schema.ts';
 import { workspaceLeases } from '../database/idle-schema.ts';
 import { apiTokens, builds, cliLogins, clusters, satellites, users, workspaces } from '../database/schema.ts';
 import { defaultCleanupPolicy } from '../idle/settings.ts';
@@ -126,6 +127,12 @@ const rules: Record<string, Rule> = {
 
   [`POST ${v1}/workspaces/:workspace/recordings`]: connectWorkspace,
   [`GET ${v1}/incidents`]: { own: [...people, 'connect'] },
+  [`GET ${v1}/sessions`]: { own: [...people, 'read'] },
+  [`GET ${v1}/sessions/:session/windows`]: {
+    own: [...people, 'read'],
+    foreign: ['auditor', 'owner', 'read'],
+  },
+  [`GET ${v1}/network`]: { own: [...people, 'read'] },
 
   [`GET ${v1}/workspaces/:workspace/ports`]: seeWorkspace,
   [`PUT ${v1}/workspaces/:workspace/ports/:port`]: { own: people, foreign: [] },
@@ -232,6 +239,7 @@ interface Things {
   buildId: string;
   homeId: string;
   leaseId: string;
+  recordingId: string;
 }
 
 let worlds = 0;
@@ -247,6 +255,7 @@ async function makeWorld(caller: Caller): Promise<World> {
     buildId: v7(),
     homeId: v7(),
     leaseId: v7(),
+    recordingId: v7(),
   });
   const mine = make(`mine-${number}`);
   const theirs = make(`theirs-${number}`);
@@ -337,6 +346,13 @@ async function makeWorld(caller: Caller): Promise<World> {
       desired: 'deleted' as const,
       status: 'deleted' as const,
       homeKeptUntil: expiresAt,
+    })),
+  );
+  await db.insert(recordings).values(
+    [mine, theirs].map((things) => ({
+      ...{ id: things.recordingId, workspaceId: things.workspaceId, userId: things.userId },
+      ...{ clientVersion: '1', platform: 'linux', startedAt: at, knownUntil: at, lastWindowAt: at },
+      ...{ lastBatch: 1, eventCount: 0 },
     })),
   );
   const userCode = `CCCC-${String(number).padStart(4, '0')}`;
@@ -463,6 +479,7 @@ async function call(route: string, world: World, isForeign: boolean) {
     satellite: world.satellite,
     cluster: world.cluster,
     lease: things.leaseId,
+    session: things.recordingId,
     home: things.homeId,
     node: hostname(),
   };

@@ -28,6 +28,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'metrics:read': 'any',
     'cleanup:read': 'any',
     'cleanup:write': 'any',
+    'session:read': 'any',
   },
   'template-admin': {
     'workspace:create': 'own',
@@ -42,6 +43,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'user:read': 'own',
     'token:own': 'own',
     'cleanup:read': 'any',
+    'session:read': 'own',
   },
   auditor: {
     'workspace:create': 'own',
@@ -57,6 +59,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'audit:read': 'any',
     'metrics:read': 'any',
     'cleanup:read': 'any',
+    'session:read': 'any',
   },
   member: {
     'workspace:create': 'own',
@@ -67,6 +70,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'template:read': 'any',
     'user:read': 'own',
     'token:own': 'own',
+    'session:read': 'own',
   },
 };
 
@@ -82,6 +86,7 @@ const scopePermissions: Record<Exclude<Scope, 'all'>, Permission[]> = {
     'audit:read',
     'metrics:read',
     'cleanup:read',
+    'session:read',
   ],
   connect: ['public', 'workspace:read', 'workspace:connect', 'template:read', 'user:read'],
 };
