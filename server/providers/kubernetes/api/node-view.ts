@@ -11,6 +11,7 @@ export interface NodeView {
   /** Why they cannot be read; null: they can. A server without this permission still runs workspaces. */
   readonly reason: string | null;
   all(): Iterable<KubeNode>;
+  get(name: string): KubeNode | undefined;
   /** Calls back after a node was added or changed; `before` is null for one that was not known. */
   onChange(listener: (node: KubeNode, before: KubeNode | null) => void): void;
 }
@@ -92,6 +93,7 @@ export function makeNodeView(
       return reason;
     },
     all: () => nodes.values(),
+    get: (name) => nodes.get(name),
     onChange: (listener) => void listeners.push(listener),
     relist: reflector.relist,
     stop: reflector.stop,

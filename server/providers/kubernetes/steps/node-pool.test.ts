@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import type { KubeNode } from '../api/node-view.ts';
 import { nodePoolOf, readNodePool } from './node-pool.ts';
 
 test.each([
@@ -20,6 +21,14 @@ test('a label of the installation wins', () => {
 });
 
 test('a node that is gone has none', async () => {
-  expect(await readNodePool({ get: async () => null } as never, 'n1', undefined)).toBeNull();
-  expect(await readNodePool({} as never, undefined, undefined)).toBeNull();
+  const gone = { client: { get: async () => null }, nodes: { get: () => undefined } };
+  expect(await readNodePool(gone, 'n1', undefined)).toBeNull();
+  expect(await readNodePool(gone, undefined, undefined)).toBeNull();
+});
+
+test('a node that the watch knows is not read again', async () => {
+  const labels = { 'karpenter.sh/nodepool': 'dev' };
+  const node: KubeNode = { apiVersion: 'v1', kind: 'Node', metadata: { name: 'n1', labels } };
+  const client = { get: () => expect.unreachable() };
+  expect(await readNodePool({ client, nodes: { get: () => node } }, 'n1', undefined)).toBe('dev');
 });

@@ -1,4 +1,5 @@
 import { type KubeClient, KubeError } from '../api/client.ts';
+import type { NodeView } from '../api/node-view.ts';
 
 /** The labels by which clouds and autoscalers name the pool of a node, most specific first. */
 const poolLabels = [
@@ -23,13 +24,14 @@ export function nodePoolOf(
 
 /** Null if it has none, or cannot be read: a report is not worth a failed start. */
 export async function readNodePool(
-  client: Pick<KubeClient, 'get'>,
+  { client, nodes }: { client: Pick<KubeClient, 'get'>; nodes: Pick<NodeView, 'get'> },
   node: string | undefined,
   label: string | undefined,
 ): Promise<string | null> {
   if (node === undefined) return null;
   try {
-    const found = await client.get({ apiVersion: 'v1', kind: 'Node', name: node });
+    // The watch may not know a node yet that was added for this pod.
+    const found = nodes.get(node) ?? (await client.get({ apiVersion: 'v1', kind: 'Node', name: node }));
     return nodePoolOf(found?.metadata.labels, label);
   } catch (error) {
     if (error instanceof KubeError) return null;

@@ -166,7 +166,7 @@ async function finishStart(
   const { lastReason: _, restoring: _restored, runningSince: _runs, ...rest } = state;
   const node = pod.spec?.nodeName;
   context.log(`the pod runs on ${node}`);
-  const nodePool = await readNodePool(connection.client, node, options.nodePoolLabel);
+  const nodePool = await readNodePool(connection, node, options.nodePoolLabel);
   return {
     kind: 'done',
     state: writeState({
