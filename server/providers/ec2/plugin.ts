@@ -7,6 +7,8 @@ export const ec2ProviderPlugin = fp(
   async (app) => {
     const { config } = app;
     if (!config.ec2 || app.hasOwnProviders) return;
+    // Before the server listens: loading it blocks the event loop for a second or more.
+    await import('@aws-sdk/client-ec2');
     const provider = makeEc2Provider({
       address: config.ec2,
       installation: app.installation,
