@@ -9,15 +9,22 @@ import { clean } from '../output/output.ts';
 /** Turns an orphaned home into a retained home of a user. */
 export async function adopt(
   context: Context,
-  input: { name: string; cluster: string | undefined; owner: string | undefined; yes: boolean },
+  input: {
+    name: string;
+    cluster: string | undefined;
+    provider: string | undefined;
+    owner: string | undefined;
+    yes: boolean;
+  },
 ): Promise<Result> {
   const client = await context.client();
   const { items } = await client.call(listOrphans);
   const found = items.filter(
-    ({ kind, name, cluster }) =>
+    ({ kind, name, cluster, provider }) =>
       (kind === 'namespace' || kind === 'home') &&
       name === input.name &&
-      (input.cluster === undefined || cluster === input.cluster),
+      (input.cluster === undefined || cluster === input.cluster) &&
+      (input.provider === undefined || provider === input.provider),
   );
   const [orphan] = found;
   if (!orphan)
@@ -25,8 +32,12 @@ export async function adopt(
       actions: [{ kind: 'list-orphans' }],
     });
   if (found.length > 1)
-    throw new Failure('orphan-not-found', `${input.name} is on several clusters.`, {
-      hint: `Choose one: --cluster ${found.map(({ cluster }) => cluster).join(', --cluster ')}`,
+    throw new Failure('orphan-not-found', `There are several orphaned homes ${input.name}.`, {
+      hint: `Choose one: ${found
+        .map(({ cluster, provider }) =>
+          cluster === null ? `--provider ${provider}` : `--cluster ${cluster}`,
+        )
+        .join(', ')}`,
     });
   if (orphan.kind === 'namespace')
     await confirm(context, `Delete the namespace ${input.name}, and retain its home?`, input.yes);

@@ -96,6 +96,11 @@ export const clusterCommands: readonly Command[] = [
         value: 'CLUSTER',
         help: 'Its cluster, if several have one with this name',
       },
+      provider: {
+        kind: 'text',
+        value: 'PROVIDER',
+        help: 'Its provider if it is on none: docker, incus, ec2',
+      },
       owner: { kind: 'text', value: 'USER', help: 'The user who gets it (default: its former owner)' },
       yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' },
     },
