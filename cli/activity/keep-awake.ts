@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Lease } from '@cde/api/activity.ts';
 import type { Client } from '@cde/api/client.ts';
 import { parseDuration } from '@cde/api/durations.ts';
+import { holdAwake, type LeaseClient } from '@cde/api/hold-awake.ts';
 import { keptAwakeText } from '@cde/api/idle-text.ts';
 import { agentSocketVariable, reasonOf } from '@cde/api/keep-awake.ts';
 import type { Context } from '../command/context.ts';
@@ -11,7 +12,6 @@ import { toFailure, usage } from '../failure/failure.ts';
 import { runForeground } from '../processes/foreground.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { createLeaseHere, endLeaseHere } from './agent-socket.ts';
-import { holdAwake, type LeaseClient } from './hold.ts';
 
 /** Without --for and without a command. */
 const defaultSeconds = 3600;
@@ -94,12 +94,12 @@ function ignoreMissing(error: unknown): void {
   if ((error as { status?: number }).status !== 404) throw error;
 }
 
-const agentLeases = (socket: string, reason: string): LeaseClient => ({
+const agentLeases = (socket: string, reason: string): LeaseClient<Lease> => ({
   create: (seconds, renews) => createLeaseHere(socket, { seconds, reason, renews }),
   end: (id) => endLeaseHere(socket, id),
 });
 
-const serverLeases = (client: Client, workspace: string, reason: string): LeaseClient => {
+const serverLeases = (client: Client, workspace: string, reason: string): LeaseClient<Lease> => {
   const params = { workspace: pathRef(workspace) };
   return {
     create: (seconds, renews) =>
@@ -148,7 +148,11 @@ async function whileHeld(
   seconds: number | undefined,
   run: () => Promise<number>,
 ): Promise<number> {
-  const held = await holdAwake(leases, seconds, context.out.note);
+  const held = await holdAwake(leases, {
+    maxSeconds: seconds,
+    onProblem: (error) =>
+      context.out.note(`The workspace may stop: keep-awake was not renewed (${toFailure(error).message})`),
+  });
   try {
     return await run();
   } finally {

@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import { parseDuration } from '@cde/api/durations.ts';
+import { type HeldLease, holdAwake } from '@cde/api/hold-awake.ts';
 import { reasonOf } from '@cde/api/keep-awake.ts';
 import { type HttpReply, sendRequest } from '@cde/api/send-request.ts';
 
@@ -19,23 +20,26 @@ usage: cde keep-awake [--for 3h] [--reason TEXT] [-- COMMAND…]
   --end ID         end a keep-awake before it expires
 `;
 const defaultSeconds = 3600;
-/** While a command runs. If this process is killed, the workspace stays awake for no longer than this. */
-const stepSeconds = 15 * 60;
-const renewAfterMs = 5 * 60_000;
 const silenceMs = 30_000;
 const maxReplyBytes = 64 * 1024;
 
-interface Lease {
-  id: string;
-  expiresAt: string;
+interface Lease extends HeldLease {
   runEndsAt?: string | null;
 }
 interface Failure {
+  code?: string;
   message?: string;
   hint?: string;
 }
 
-class Problem extends Error {}
+class Problem extends Error {
+  /** Of the API's error. */
+  readonly code: string | undefined;
+  constructor(message: string, code?: string) {
+    super(message);
+    this.code = code;
+  }
+}
 
 async function call(method: string, path: string, body?: unknown): Promise<unknown> {
   const socketPath = process.env.CDE_AGENT_SOCKET;
@@ -64,13 +68,17 @@ async function call(method: string, path: string, body?: unknown): Promise<unkno
   if (status < 300) return reply;
   throw new Problem(
     [reply?.message ?? `the agent answered ${status}`, reply?.hint].filter(Boolean).join(' '),
+    reply?.code,
   );
 }
 
-/** `renews`: the one to extend. A server of an earlier release grants another one. */
-const lease = (seconds: number, reason: string, renews?: string) =>
-  call('POST', '/keep-awake', { seconds, reason, renews }) as Promise<Lease>;
-const end = ({ id }: Pick<Lease, 'id'>) => call('DELETE', `/keep-awake/${encodeURIComponent(id)}`);
+const leases = (reason: string) => ({
+  create: (seconds: number, renews?: string) =>
+    call('POST', '/keep-awake', { seconds, reason, renews }) as Promise<Lease>,
+  async end(id: string) {
+    await call('DELETE', `/keep-awake/${encodeURIComponent(id)}`);
+  },
+});
 
 function readSeconds(text: string): number {
   const seconds = parseDuration(text);
@@ -81,29 +89,17 @@ function readSeconds(text: string): number {
 const note = (text: string) => process.stderr.write(`cde: ${text}\n`);
 
 /** Runs the command, and keeps the workspace awake meanwhile. Returns its exit code. */
-async function runCommand(command: string[], untilMs: number, reason: string): Promise<number> {
-  let current: Lease | undefined;
-  let warned = false;
-  async function renew() {
-    const seconds = Math.min(stepSeconds, Math.ceil((untilMs - performance.now()) / 1000));
-    if (seconds <= 0) return;
-    try {
-      const next = await lease(seconds, reason, current?.id);
-      const last = current;
-      current = next;
-      if (last && last.id !== next.id) await end(last).catch(() => {});
-      warned = false;
-    } catch (error) {
-      // The command matters more than the lease, and CPU or output keep the workspace awake as well.
-      if (!warned) note(`cannot keep the workspace awake: ${(error as Error).message}`);
-      warned = true;
-    }
-  }
-  let renewing = renew();
-  await renewing;
-  const timer = setInterval(() => {
-    renewing = renew();
-  }, renewAfterMs);
+async function runCommand(
+  command: string[],
+  maxSeconds: number | undefined,
+  reason: string,
+): Promise<number> {
+  const held = await holdAwake(leases(reason), {
+    maxSeconds,
+    // The command matters more than the lease, and CPU or output keep the workspace awake as well.
+    startsWithout: true,
+    onProblem: (error) => note(`cannot keep the workspace awake: ${(error as Error).message}`),
+  });
   // Before the command exists: a signal that arrived between the two would kill only this process.
   // The terminal sends its own signals to both; the command decides what they mean.
   for (const signal of ['SIGINT', 'SIGQUIT'] as const) process.on(signal, () => {});
@@ -116,10 +112,7 @@ async function runCommand(command: string[], untilMs: number, reason: string): P
     });
     child.once('exit', (exitCode, signal) => resolve(exitCode ?? 128 + constants.signals[signal!]));
   });
-  clearInterval(timer);
-  // Otherwise the lease that it is about to get would outlive the command.
-  await renewing;
-  if (current) await end(current).catch(() => {});
+  await held.release().catch(() => {});
   return code;
 }
 
@@ -145,16 +138,13 @@ async function main(args: string[]): Promise<number> {
     throw new Problem(`${(error as Error).message.split('.')[0]}.`);
   }
   if (values.end !== undefined) {
-    await end({ id: values.end });
+    await leases('').end(values.end);
     note('the keep-awake has ended');
     return 0;
   }
-  const seconds = values.for === undefined ? null : readSeconds(values.for);
-  if (command.length > 0) {
-    const untilMs = seconds === null ? Number.POSITIVE_INFINITY : performance.now() + seconds * 1000;
-    return runCommand(command, untilMs, values.reason ?? reasonOf(command));
-  }
-  const { id, expiresAt, runEndsAt } = await lease(seconds ?? defaultSeconds, values.reason ?? '');
+  const seconds = values.for === undefined ? undefined : readSeconds(values.for);
+  if (command.length > 0) return runCommand(command, seconds, values.reason ?? reasonOf(command));
+  const { id, expiresAt, runEndsAt } = await leases(values.reason ?? '').create(seconds ?? defaultSeconds);
   const until = runEndsAt ? `${runEndsAt}, when the maximum run time ends` : expiresAt;
   process.stdout.write(`Awake until ${until}. To end that earlier: cde keep-awake --end ${id}\n`);
   return 0;

@@ -1,6 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { Failure } from '../failure/failure.ts';
-import { holdAwake, type LeaseClient } from './hold.ts';
+import { holdAwake, type LeaseClient } from './hold-awake.ts';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -11,21 +10,21 @@ afterEach(() => {
 
 const minute = 60_000;
 
+const refusal = (code: string) => Object.assign(new Error(code), { code });
+
 /** A server whose clock differs from the local one by `aheadMs`. */
 function makeServer({ maxSeconds = 3600, aheadMs = 0 } = {}) {
   const active = new Set<string>();
   const asked: number[] = [];
   const client: LeaseClient = {
     async create(seconds) {
-      if (seconds > maxSeconds) throw new Failure('lease-too-long', 'That is too long.');
+      if (seconds > maxSeconds) throw refusal('lease-too-long');
       asked.push(seconds);
       const id = String(asked.length);
       active.add(id);
       const at = Date.now() + aheadMs;
       return {
         id,
-        by: 'ada',
-        reason: '',
         createdAt: new Date(at).toISOString(),
         expiresAt: new Date(at + seconds * 1000).toISOString(),
       };
@@ -36,7 +35,7 @@ function makeServer({ maxSeconds = 3600, aheadMs = 0 } = {}) {
   };
   return { client, active, asked };
 }
-const noProblem = (text: string) => expect.unreachable(text);
+const onProblem = (error: unknown) => expect.unreachable(String(error));
 
 test.each([
   -30,
@@ -45,7 +44,7 @@ test.each([
   24 * 60,
 ])('a lease is renewed after a third of it if the server’s clock is %i min ahead', async (minutes) => {
   const { client, active, asked } = makeServer({ aheadMs: minutes * minute });
-  const held = await holdAwake(client, undefined, noProblem);
+  const held = await holdAwake(client, { maxSeconds: undefined, onProblem });
   await vi.advanceTimersByTimeAsync(9 * minute);
   expect(asked).toEqual([1800]);
   await vi.advanceTimersByTimeAsync(2 * minute);
@@ -56,12 +55,12 @@ test.each([
 
 test('the maximum is unaffected by a local clock that is set', async () => {
   const { client, asked } = makeServer();
-  const held = await holdAwake(client, 15 * 60, noProblem);
+  const held = await holdAwake(client, { maxSeconds: 15 * 60, onProblem });
   expect(asked).toEqual([900]);
   await held.release();
 
   const long = makeServer();
-  const holding = await holdAwake(long.client, 40 * 60, noProblem);
+  const holding = await holdAwake(long.client, { maxSeconds: 40 * 60, onProblem });
   vi.setSystemTime(Date.now() + 24 * 60 * minute);
   await vi.advanceTimersByTimeAsync(11 * minute);
   vi.setSystemTime(Date.now() - 48 * 60 * minute);
@@ -84,7 +83,7 @@ test('a server that extends leases keeps one; it is ended once', async () => {
       ended.push(id);
     },
   };
-  const held = await holdAwake(client, undefined, noProblem);
+  const held = await holdAwake(client, { maxSeconds: undefined, onProblem });
   await vi.advanceTimersByTimeAsync(21 * minute);
   expect(renewed).toEqual([undefined, 'one', 'one']);
   expect(ended).toEqual([]);
@@ -94,7 +93,7 @@ test('a server that extends leases keeps one; it is ended once', async () => {
 
 test('shorter leases are used if the installation does not allow longer ones', async () => {
   const { client, asked } = makeServer({ maxSeconds: 600 });
-  const held = await holdAwake(client, undefined, noProblem);
+  const held = await holdAwake(client, { maxSeconds: undefined, onProblem });
   await vi.advanceTimersByTimeAsync(4 * minute);
   expect(asked).toEqual([600, 600]);
   await held.release();
@@ -106,13 +105,16 @@ test('a renewal that fails is repeated after a minute, and reported once until o
   const client: LeaseClient = {
     ...server.client,
     async create(seconds) {
-      if (!isReachable) throw new Failure('server-unreachable', 'No answer.');
+      if (!isReachable) throw refusal('server-unreachable');
       return server.client.create(seconds);
     },
   };
   const problems: string[] = [];
-  const held = await holdAwake(client, undefined, (text) => problems.push(text));
-  const warning = 'The workspace may stop: keep-awake was not renewed (No answer.)';
+  const held = await holdAwake(client, {
+    maxSeconds: undefined,
+    onProblem: (error) => problems.push((error as Error).message),
+  });
+  const warning = 'server-unreachable';
   isReachable = false;
   await vi.advanceTimersByTimeAsync(13 * minute);
   expect(problems).toEqual([warning]);
@@ -138,7 +140,7 @@ test('a lease that is being renewed at the release ends, too', async () => {
       return server.client.create(seconds);
     },
   };
-  const held = await holdAwake(client, undefined, noProblem);
+  const held = await holdAwake(client, { maxSeconds: undefined, onProblem });
   await vi.advanceTimersByTimeAsync(11 * minute);
   const released = held.release();
   reply.resolve();
@@ -147,4 +149,29 @@ test('a lease that is being renewed at the release ends, too', async () => {
   expect(server.active.size).toBe(0);
   await vi.advanceTimersByTimeAsync(60 * minute);
   expect(server.asked).toEqual([1800, 1800]);
+});
+
+test('the first one that is refused is an error, or tried again after a minute where the work matters more', async () => {
+  const server = makeServer();
+  let isReachable = false;
+  const client: LeaseClient = {
+    ...server.client,
+    async create(seconds) {
+      if (!isReachable) throw refusal('server-unreachable');
+      return server.client.create(seconds);
+    },
+  };
+  await expect(holdAwake(client, { maxSeconds: undefined, onProblem })).rejects.toThrow('server-unreachable');
+  const problems: unknown[] = [];
+  const held = await holdAwake(client, {
+    maxSeconds: undefined,
+    startsWithout: true,
+    onProblem: (error) => problems.push(error),
+  });
+  expect(problems).toHaveLength(1);
+  isReachable = true;
+  await vi.advanceTimersByTimeAsync(minute);
+  expect(server.active.size).toBe(1);
+  await held.release();
+  expect(server.active.size).toBe(0);
 });
