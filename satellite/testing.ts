@@ -14,6 +14,9 @@ import Fastify from 'fastify';
 import { relayPlugin } from './relay/plugin.ts';
 import { makeRelay, type Relay, type RelayOptions } from './relay/relay.ts';
 
+/** With the frame of a WebSocket. Data of a session is sent in larger pieces. */
+const maxHeartbeatBytes = 64;
+
 /** For tests: real satellites, agents and clients on loopback, all closed by `close`. */
 export async function makeWorld() {
   const signer = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
@@ -29,7 +32,12 @@ export async function makeWorld() {
     options: Partial<RelayOptions> & { port?: number } = {},
   ): Promise<{ url: string; port: number; relay: Relay; close(): Promise<void> }> {
     const app = Fastify({ forceCloseConnections: true });
-    const relay = makeRelay({ ticketKeys: [signer.publicKey], ...options });
+    const relay = makeRelay({
+      ticketKeys: [signer.publicKey],
+      ...options,
+      // On a busy machine an agent may take longer to listen than the five seconds that clients wait.
+      limits: { dialWaitMs: 60_000, ...options.limits },
+    });
     await app.register(relayPlugin, { relay });
     const url = await app.listen({ port: options.port ?? 0, host: '127.0.0.1' });
     closers.push(() => app.close());
@@ -108,6 +116,7 @@ export async function makeWorld() {
   async function proxy(port: number, delayMs = 0) {
     const sockets = new Set<Socket>();
     const delay = { ms: delayMs };
+    let small = 0;
     const server = createServer({ noDelay: true }, (client) => {
       const upstream = connect({ port, host: '127.0.0.1', noDelay: true });
       for (const [one, other] of [
@@ -115,6 +124,9 @@ export async function makeWorld() {
         [upstream, client],
       ] as const) {
         sockets.add(one);
+        one.on('data', ({ length }) => {
+          if (length <= maxHeartbeatBytes) small++;
+        });
         if (delay.ms === 0) one.pipe(other);
         else {
           one.on('data', (chunk) => setTimeout(() => other.writable && other.write(chunk), delay.ms));
@@ -142,6 +154,8 @@ export async function makeWorld() {
       address: `127.0.0.1:${local}`,
       /** Applies to new connections. */
       delay,
+      /** Arrivals of so few bytes that they can only be heartbeats, of both ends, so far. */
+      heartbeats: () => small,
       /** Accepts no more connections. */
       shut: () => server.close(),
       cut,

@@ -13,7 +13,7 @@ import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '@cd
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { clientFrame, floodSocket, opcodes, repeat, watchLoop } from '@cde/tunnel/network/testing-flood.ts';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
-import { until } from './kit/until.ts';
+import { settled, until } from './kit/until.ts';
 
 /**
  * Floods through the whole chain: the server and a satellite run in this process, where the time that they block is
@@ -183,16 +183,6 @@ describe.each(['server', 'satellite'] as const)('a WebSocket of a shared port, a
     while (!head.includes('\r\n\r\n')) head += String((await once(socket, 'data'))[0]);
     expect(head).toMatch(/^HTTP\/1.1 101 /);
     return socket;
-  }
-  /** The value once it has stopped changing. */
-  async function settled(read: () => number): Promise<number> {
-    let before = -1;
-    return until(async () => {
-      const same = read() === before;
-      before = read();
-      await new Promise((resolve) => setTimeout(resolve, 500));
-      return same && before > 0;
-    }, Boolean).then(read);
   }
 
   test.each([

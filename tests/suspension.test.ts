@@ -56,12 +56,10 @@ test('sessions over a separate satellite and over direct paths end soon after a 
     );
   expect((await machine.cde('user', 'create', 'second', '--role', 'owner')).code).toBe(0);
   const ended = Promise.all(sessions.map(async (session) => (await session.closed).reason));
-  const began = performance.now();
   const root = (await api('GET', '/api/v1/users/me')).body.username as string;
   expect((await api('PATCH', `/api/v1/users/${root}`, { status: 'suspended' })).status).toBe(200);
+  // Without revocation they would outlive this test.
   expect(await ended).toEqual(['access-ended', 'access-ended', 'access-ended']);
-  // At most ten seconds, and more on a busy machine. Without revocation they would not end.
-  expect(performance.now() - began).toBeLessThan(60_000);
 
   // The ticket is valid for minutes, but useless: satellite and agent check its user at once.
   const late = openSession({ ...first, clientPrivateKey: key.privateKey });

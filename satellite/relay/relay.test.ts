@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { setTimeout as delay } from 'node:timers/promises';
 import { TunnelError } from '@cde/tunnel/errors.ts';
 import { dialRelay, listenRelay } from '@cde/tunnel/paths/relay.ts';
 import { dialedMessage, maxRelayMessage, relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
@@ -10,6 +9,7 @@ import websocket from '@fastify/websocket';
 import Fastify from 'fastify';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type WebSocket from 'ws';
+import { settled } from '../../tests/kit/until.ts';
 import { makeQueue, makeWorld, type World } from '../testing.ts';
 import { relayPlugin } from './plugin.ts';
 import { makeRelay } from './relay.ts';
@@ -87,11 +87,7 @@ describe('the relay', () => {
     };
     agent.start({ data() {}, drain: more, closed() {} });
     more();
-    let before = -1;
-    while (before !== sent) {
-      before = sent;
-      await delay(50);
-    }
+    await settled(() => sent);
     // Its own 1 MiB, the senders' 256 KiB, and the kernel's socket buffers, which are most of it.
     expect(sent).toBeLessThan(32 * 1024 * 1024);
     expect(received).toBeLessThan(1024 * 1024);
@@ -141,7 +137,6 @@ describe('the relay', () => {
         sparesPerWorkspace: 1,
         waitingDialsPerWorkspace: 1,
         sessionsPerWorkspace: 1,
-        dialWaitMs: 60_000,
       },
     });
     const waiting = await dial(url);
@@ -155,7 +150,7 @@ describe('the relay', () => {
   });
 
   it('limits the clients of each user across all workspaces', async () => {
-    const { url } = await world.satellite({ limits: { socketsPerUser: 2, dialWaitMs: 60_000 } });
+    const { url } = await world.satellite({ limits: { socketsPerUser: 2 } });
     const userId = randomUUID();
     const dialAs = async (claims: { userId: string; workspaceId?: string }) => {
       const socket = await openSocket(url, relayPaths.dial, await world.ticket(claims), {});
@@ -171,7 +166,7 @@ describe('the relay', () => {
   });
 
   it('disconnects only clients that violate the protocol', async () => {
-    const { url, relay } = await world.satellite({ limits: { dialWaitMs: 60_000 } });
+    const { url, relay } = await world.satellite();
     const chatty = await listen(url);
     chatty.send(Buffer.from('before anybody dialled'));
     expect(await closeCode(chatty)).toBe(4400);

@@ -3,13 +3,13 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { finished } from 'node:stream/promises';
-import { setTimeout as delay } from 'node:timers/promises';
 import { streamWindow } from '@cde/tunnel/auth/handshake.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { makeTicketSigner } from '@cde/tunnel/auth/ticket.ts';
 import type { SessionOptions } from '@cde/tunnel/session/session.ts';
 import { connectTarget } from '@cde/tunnel/streams/targets.ts';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { settled, until } from '../../tests/kit/until.ts';
 import { fastClock, makeWorld, type World } from '../testing.ts';
 
 let world: World;
@@ -97,12 +97,8 @@ describe('a session through a satellite', () => {
     const stream = await session.open(ssh);
     await vi.waitUntil(() => written >= streamWindow, { timeout: 20_000 });
     // It has stopped, while other streams continue.
-    let before = 0;
-    while (before !== written) {
-      before = written;
-      await session.ping();
-      await delay(20);
-    }
+    await settled(() => written);
+    await session.ping();
     expect(written).toBeLessThan(streamWindow + 1024 * 1024);
     stream.on('data', () => {});
     await vi.waitUntil(() => written > 2 * streamWindow, { timeout: 20_000 });
@@ -168,7 +164,7 @@ describe('a session through a satellite', () => {
 
   it('stays open while nothing is sent, and while one end does not read', async () => {
     const times = { heartbeatMs: 10, deadAfterMs: 60 };
-    const { url } = await world.satellite(times);
+    const { url, port } = await world.satellite(times);
     const endless = Buffer.alloc(1024 * 1024);
     world.agent(
       url,
@@ -182,13 +178,18 @@ describe('a session through a satellite', () => {
       },
       times,
     );
-    const session = await world.open(url, times);
+    const way = await world.proxy(port);
+    const session = await world.open(way.url, times);
     const stream = await session.open(ssh);
-    // Many timeouts pass, first with a full window, then without traffic.
-    await delay(300);
+    // Heartbeats for several times the timeout, first with a full window, then without traffic.
+    const heartbeats = async () => {
+      const before = way.heartbeats();
+      await until(() => way.heartbeats() > before + 200, 'heartbeats');
+    };
+    await heartbeats();
     expect(await session.ping()).toBeGreaterThan(0);
     stream.destroy();
-    await delay(300);
+    await heartbeats();
     expect(await session.ping()).toBeGreaterThan(0);
   });
 });

@@ -2,10 +2,11 @@
 import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { until } from '../kit/until.ts';
 import { removeHostFolders } from './host-folders.ts';
 import { clusterDir, runDir } from './layout.ts';
 import { withClusterLock } from './lock.ts';
-import { logProgress, requireLinuxRoot, run, SetupError, succeeds, until } from './machine.ts';
+import { logProgress, requireLinuxRoot, run, SetupError, succeeds } from './machine.ts';
 import { removeNetwork } from './network.ts';
 import { recordedProcesses, stopProcess } from './processes.ts';
 
@@ -60,8 +61,8 @@ async function killContainers(): Promise<void> {
       alive.forEach(kill);
       return alive.length === 0;
     },
-    20,
-    () => `Containers do not end: processes ${left().join(', ')}`,
+    Boolean,
+    { forMs: 20_000, why: () => `Containers do not end: processes ${left().join(', ')}` },
   );
   for (const group of podGroups()) removeGroup(group);
 }

@@ -6,8 +6,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CoordinationV1Api, CoreV1Api, KubeConfig, V1MicroTime } from '@kubernetes/client-node';
+import { until } from '../kit/until.ts';
 import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
-import { runAsync, until } from './machine.ts';
+import { runAsync } from './machine.ts';
 import { kwokVersion, tool } from './tool.ts';
 
 /** The taint that keeps real pods off the nodes, and the label that selects them. */
@@ -126,8 +127,8 @@ export async function startKwok(kubeconfig: string, prefix: string, count: numbe
           node.status?.conditions?.some((it) => it.type === 'Ready' && it.status === 'True'),
         );
       },
-      60,
-      () => `kwok's nodes did not become Ready:\n${log}`,
+      Boolean,
+      { forMs: 60_000, why: () => `kwok's nodes did not become Ready:\n${log}` },
     );
   } catch (error) {
     await stop();

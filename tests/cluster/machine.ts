@@ -87,18 +87,3 @@ export function requirePackages(...packages: string[]): void {
   run('apt-get', ['update', '-qq'], { env });
   run('apt-get', install, { env });
 }
-
-/** Waits until `ready` is true, asking every `every` ms; throws what `why` says after `seconds`. */
-export async function until(
-  ready: () => boolean | Promise<boolean>,
-  seconds: number,
-  why: () => string,
-  every = 100,
-): Promise<void> {
-  const end = Date.now() + seconds * 1000;
-  for (;;) {
-    if (await ready()) return;
-    if (Date.now() > end) throw new Error(why());
-    await new Promise((resolve) => setTimeout(resolve, every));
-  }
-}

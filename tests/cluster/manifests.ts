@@ -1,6 +1,7 @@
 // What a cluster has from its first minute: the default storage class and the name of its DNS server.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { until } from '../kit/until.ts';
 import {
   clusterDir,
   dnsServiceAddress,
@@ -9,7 +10,7 @@ import {
   provisionerName,
   storageClass,
 } from './layout.ts';
-import { runAsync, until } from './machine.ts';
+import { runAsync } from './machine.ts';
 
 const baseManifests = `apiVersion: storage.k8s.io/v1
 kind: StorageClass
@@ -59,8 +60,7 @@ export async function applyBaseManifests(kube: string, kubeconfig: string): Prom
           return false;
         },
       ),
-    60,
-    () => `the storage class and the DNS service could not be made: ${last}`,
-    300,
+    Boolean,
+    { forMs: 60_000, why: () => `the storage class and the DNS service could not be made: ${last}` },
   );
 }

@@ -12,8 +12,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { until } from '../kit/until.ts';
 import { clusterDir, logDir, shortHash } from './layout.ts';
-import { until } from './machine.ts';
 
 const pidDir = join(clusterDir, 'pids');
 
@@ -102,8 +102,8 @@ export async function stopProcess(name: string): Promise<void> {
   if (pid !== undefined) {
     signal(pid, 'SIGTERM');
     const gone = () => runningPid(name) === undefined;
-    await until(gone, 10, () => '', 30).catch(() => signal(pid, 'SIGKILL'));
-    await until(gone, 10, () => `${name} (${pid}) does not end`, 30);
+    await until(gone, `${name} to end`, 10_000).catch(() => signal(pid, 'SIGKILL'));
+    await until(gone, `${name} (${pid}) to end after SIGKILL`, 10_000);
   }
   rmSync(join(pidDir, name), { force: true });
 }

@@ -5,6 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from '../kit/free-port.ts';
+import { until } from '../kit/until.ts';
 import { registryHostsDir } from './components.ts';
 import { nodeAddress } from './layout.ts';
 import { tool } from './tool.ts';
@@ -82,12 +83,14 @@ ${htpasswd ? `auth: {htpasswd: {realm: test, path: ${join(folder, 'htpasswd')}}}
       (reply) => reply.ok || reply.status === 401,
       () => false,
     );
-  for (const end = Date.now() + 20_000; !(await answers()); ) {
-    if (child.exitCode !== null || Date.now() > end) {
-      await stop();
-      throw new Error(`The registry did not start: ${log}`);
-    }
-    await new Promise((resolve) => setTimeout(resolve, 50));
+  const started = await until(
+    async () => child.exitCode !== null || (await answers()),
+    Boolean,
+    20_000,
+  ).catch(() => false);
+  if (!started || child.exitCode !== null) {
+    await stop();
+    throw new Error(`The registry did not start: ${log}`);
   }
   return {
     host,

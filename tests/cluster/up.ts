@@ -2,21 +2,14 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { until } from '../kit/until.ts';
 import { adminKubeconfig, componentKubeconfig, makeCertificates, pki } from './certificates.ts';
 import * as components from './components.ts';
 import { recordHostFolders } from './host-folders.ts';
 import { debianImages, images, importOnce, smallImages } from './images.ts';
 import * as places from './layout.ts';
 import { withClusterLock } from './lock.ts';
-import {
-  logProgress,
-  requireLinuxRoot,
-  requirePackages,
-  run,
-  SetupError,
-  succeeds,
-  until,
-} from './machine.ts';
+import { logProgress, requireLinuxRoot, requirePackages, run, SetupError, succeeds } from './machine.ts';
 import { applyBaseManifests } from './manifests.ts';
 import { makeNetwork } from './network.ts';
 import { type Command, logTail, recordedProcesses, runningPid, startProcess } from './processes.ts';
@@ -43,8 +36,8 @@ async function healthy(command: Command, seconds: number, check: () => boolean):
       if (!runningPid(command.name)) throw new Error(why('ended'));
       return check();
     },
-    seconds,
-    () => why(`was not ready within ${seconds} s`),
+    Boolean,
+    { forMs: seconds * 1000, why: () => why(`was not ready within ${seconds} s`) },
   );
 }
 

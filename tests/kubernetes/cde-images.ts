@@ -20,8 +20,9 @@ import { fileURLToPath } from 'node:url';
 import { debianMirror } from '../cluster/images.ts';
 import { buildDir, shortHash } from '../cluster/layout.ts';
 import { withLock } from '../cluster/lock.ts';
-import { logProgress, requirePackages, run, runAsync, succeeds, until } from '../cluster/machine.ts';
+import { logProgress, requirePackages, run, runAsync, succeeds } from '../cluster/machine.ts';
 import { tool } from '../cluster/tool.ts';
+import { until } from '../kit/until.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const cdeImages = ['cde-server', 'cde-satellite', 'cde-noded', 'cde-agent'] as const;
@@ -127,8 +128,8 @@ async function startBuildkit(): Promise<{ address: string; end(): Promise<void> 
       if (daemon.exitCode !== null) throw new Error(`buildkitd ended:\n${errors}`);
       return succeeds(buildctl, '--addr', address, 'debug', 'workers');
     },
-    30,
-    () => `buildkitd does not answer:\n${errors}`,
+    Boolean,
+    { forMs: 30_000, why: () => `buildkitd does not answer:\n${errors}` },
   );
   return {
     address,

@@ -10,10 +10,10 @@ import { writeArchive } from '../cluster/archive.ts';
 import { ctr, images, importImages } from '../cluster/images.ts';
 import { kwokSelector, kwokTaint, startKwok } from '../cluster/kwok.ts';
 import { kubeconfigPath } from '../cluster/layout.ts';
-import { runAsync, until } from '../cluster/machine.ts';
+import { runAsync } from '../cluster/machine.ts';
 import { startRegistry } from '../cluster/registry.ts';
 import { tool } from '../cluster/tool.ts';
-import { patienceMs } from '../kit/until.ts';
+import { until } from '../kit/until.ts';
 
 const unique = `cluster-test-${randomBytes(3).toString('hex')}`;
 let kube: string;
@@ -84,8 +84,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
           () => true,
           () => false,
         ),
-      patienceMs / 1000,
-      () => 'no service account',
+      'the service account',
     );
   });
 
@@ -197,8 +196,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
           () => kubectl('delete', 'pod', 'over').then(() => false),
           (error: Error) => error.message.includes('exceeded quota: small'),
         ),
-      patienceMs / 1000,
-      () => 'the quota did not refuse',
+      'the quota to refuse',
     );
     await kubectl('delete', 'resourcequota', 'small');
   });

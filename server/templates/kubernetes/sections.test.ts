@@ -1,9 +1,11 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
+
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { TemplateContent } from '@cde/api/template-file.ts';
 import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import { describe, expect, test } from 'vitest';
+import { cpuMs } from '../../../tests/kit/cpu-time.ts';
 import { checkParameters } from '../language/parameters.ts';
 import { parseTemplate } from '../parse.ts';
 import { renderTemplate } from '../render.ts';
@@ -300,13 +302,15 @@ describe('a quota below what the rendered objects need is refused', () => {
     const manifests = Array.from({ length: 150 }, (_, n) =>
       deployment('1', '{ cpu: 1 }').replace('name: db', `name: db${n}`),
     );
-    const before = performance.now();
-    const { faults } = parseTemplate({
-      'template.yaml': `name: k8s\nprovider: kubernetes\nparameters:\n${parameters.join('\n')}\nkubernetes: { image: "a:1", cpus: "\${{ ${sum} }}", quota: { cpus: 1 } }\n`,
-      'manifests/m.yaml': manifests.join('---\n'),
+    let faults: ReturnType<typeof parseTemplate>['faults'] = [];
+    const took = cpuMs(() => {
+      ({ faults } = parseTemplate({
+        'template.yaml': `name: k8s\nprovider: kubernetes\nparameters:\n${parameters.join('\n')}\nkubernetes: { image: "a:1", cpus: "\${{ ${sum} }}", quota: { cpus: 1 } }\n`,
+        'manifests/m.yaml': manifests.join('---\n'),
+      }));
     });
     expect(told(faults)).toEqual([expect.stringContaining('needs 162 cores')]);
-    expect(performance.now() - before).toBeLessThan(10_000);
+    expect(took).toBeLessThan(10_000);
   });
 });
 

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { hostname as machine } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { until } from '../../../../tests/kit/until.ts';
 import type { KubeObject } from '../api/client.ts';
 import { openTestCluster, type TestCluster } from '../testing/cluster.ts';
 import { type FailureScenario, statefulSetOf } from '../testing/failure-scenarios/scenario.ts';
@@ -153,19 +154,12 @@ function keep(name: string, seen: Seen, ended = false): void {
   );
 }
 
-async function until<T>(
+/** `shown`: what is printed of a value that is not the expected one. */
+const seenUntil = <T>(
   read: () => Promise<T>,
-  done: (value: T) => boolean,
-  what: (value: T) => unknown,
-): Promise<T> {
-  const deadline = Date.now() + forMs;
-  for (;;) {
-    const value = await read();
-    if (done(value)) return value;
-    if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(what(value))}`);
-    await new Promise((resolve) => setTimeout(resolve, 500));
-  }
-}
+  check: (value: T) => boolean,
+  shown: (value: T) => unknown,
+): Promise<T> => until(read, check, { forMs, why: (value) => `still ${JSON.stringify(shown(value))}` });
 /** Only warnings are watched, so they have to be enough. */
 const explained = ({ input, lastLines }: Seen): Reason | null =>
   explain({
@@ -185,7 +179,7 @@ async function provoke(one: FailureScenario, attempt: string): Promise<string> {
     await inNamespace(namespace, object);
     // A pod that is created before the quota's controller has run is counted minutes later.
     if (object.kind === 'ResourceQuota')
-      await until(
+      await seenUntil(
         () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
         (quota) => quota?.status?.hard !== undefined,
         (quota) => quota?.status,
@@ -199,7 +193,7 @@ async function provoke(one: FailureScenario, attempt: string): Promise<string> {
       spec: one.claim,
     });
   if (one.before?.some(({ kind }) => kind === 'ResourceQuota'))
-    await until(
+    await seenUntil(
       () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
       (quota) => {
         const { hard, used } = quota?.status ?? {};
@@ -210,7 +204,7 @@ async function provoke(one: FailureScenario, attempt: string): Promise<string> {
     );
   // Labels take effect a moment later.
   if (one.labels)
-    await until(
+    await seenUntil(
       () =>
         cluster
           .apply(
@@ -238,7 +232,7 @@ describe('each failure is explained', { concurrent: true, timeout: 2 * forMs }, 
     const attempt = nextAttempt();
     const one = scenarioOf(name, attempt);
     const namespace = await provoke(one, attempt);
-    const seen = await until(
+    const seen = await seenUntil(
       () => look(namespace, one.log),
       (value) => {
         const reason = explained(value);
@@ -264,7 +258,7 @@ async function running(
   attempt = nextAttempt(),
 ): Promise<{ namespace: string; uid: string }> {
   const namespace = await provoke({ name, code: '', message: /./, fatal: false, ...more }, attempt);
-  const pod = await until(
+  const pod = await seenUntil(
     () => cluster.getPod(namespace, 'agent-0'),
     (found) => found?.status?.phase === 'Running',
     (found) => found?.status,
@@ -280,7 +274,7 @@ const stubborn = {
 describe('the reason why a pod ended is reported', { concurrent: true, timeout: 2 * forMs }, () => {
   test('running: no reason', async () => {
     const { namespace } = await running('fine');
-    const seen = await until(
+    const seen = await seenUntil(
       () => look(namespace),
       ({ input }) => explained({ input }) === null,
       explained,
@@ -313,7 +307,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
         volumeMounts: [{ name: 'scratch', mountPath: '/scratch' }],
       },
     });
-    const seen = await until(
+    const seen = await seenUntil(
       () => look(namespace),
       ({ input }) => input.pod !== null && input.pod.metadata.uid !== uid,
       ({ input }) => input.events.map((event) => `${event.reason}: ${event.message}`),
@@ -361,7 +355,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
           ],
         },
       });
-      const seen = await until(
+      const seen = await seenUntil(
         () => look(namespace),
         ({ input }) => input.pod?.metadata.deletionTimestamp !== undefined,
         ({ input }) => input.pod?.status,
@@ -408,7 +402,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
       { apiVersion: 'v1', kind: 'PersistentVolume', name: `${attempt}-lost` },
       { metadata: { finalizers: null } },
     );
-    const seen = await until(
+    const seen = await seenUntil(
       () => look(namespace),
       (value) => explained(value)?.code === 'volume-lost',
       ({ input }) => input.claims.map(({ status }) => status),
@@ -454,7 +448,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
       attempt,
     );
     // As the kubelet would report it: it runs and is ready.
-    await until(
+    await seenUntil(
       () => cluster.getPod(namespace, 'agent-0'),
       (pod) => pod !== null,
       () => 'no pod',
@@ -483,7 +477,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
       },
       'status',
     );
-    const away = await until(
+    const away = await seenUntil(
       () => look(namespace),
       (value) => explained(value)?.code === 'node-lost',
       explained,
@@ -491,7 +485,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
     keep('node-lost', away, true);
     expect(explained(away)!.message).toMatch(/^The node \S+-node was lost \(not ready\)\.$/);
     await cluster.removeObject(fake);
-    const removed = await until(
+    const removed = await seenUntil(
       () => look(namespace),
       ({ input }) =>
         /was removed from the cluster/.test(input.pod ? explainEnd(input.pod, input.events).message : '') ||
