@@ -37,10 +37,22 @@ export function excessOf(spell: Spell, evidence: Evidence): Excess {
   };
 }
 
-/** True if round trips between client and satellite were late, and those beyond the satellite were not. */
+/** Less is what round trips differ by anyway. */
+const minExcessMs = 30;
+/** Two legs are late alike if the smaller excess is at least this part of the other. */
+const alikeShare = 0.35;
+
+/** True if both legs were late: what they have in common is the satellite. */
+export const isBoth = ({ near, far }: Excess): boolean =>
+  near !== null &&
+  far !== null &&
+  Math.min(near, far) >= minExcessMs &&
+  Math.min(near, far) >= Math.max(near, far) * alikeShare;
+
+/** True if round trips between client and satellite were late. */
 export const isNear = ({ whole, near }: Excess): boolean =>
-  near !== null && near >= 30 && near >= whole * minShare;
+  near !== null && near >= minExcessMs && near >= whole * minShare;
 
 /** True if round trips between satellite and agent were late. */
 export const isFar = ({ whole, far, near }: Excess): boolean =>
-  far !== null && far >= 30 && far >= Math.max(0, whole - (near ?? 0)) * minShare;
+  far !== null && far >= minExcessMs && far >= Math.max(0, whole - (near ?? 0)) * minShare;

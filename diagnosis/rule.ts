@@ -11,7 +11,10 @@ export interface Verdict {
   evidence: string[];
 }
 
-/** How sure a rule is. What is below `named` is not named: the cause stays unknown. */
+/**
+ * How sure a rule is. `likely` is also for what others could still contradict, whose reports have not arrived. What is below
+ * `named` is not named: the cause stays unknown.
+ */
 export const sure = { certain: 0.95, strong: 0.85, likely: 0.7, named: 0.6, weak: 0.4 } as const;
 
 /** Knows one cause. */

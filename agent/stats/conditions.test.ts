@@ -2,7 +2,8 @@ import { beforeEach, expect, test } from 'vitest';
 import type { ServerClient } from '../server/client.ts';
 import { reportConditions } from './conditions.ts';
 
-const host = { loopDelayMs: 2, cpuWaitPercent: 1, throttledPercent: 60, memoryPercent: 50 };
+const calm = { loopDelayMs: 2, cpuWaitPercent: 1, throttledPercent: 10, memoryPercent: 50 };
+let host: typeof calm;
 let at: number;
 let sessions: boolean;
 let kills: number;
@@ -20,7 +21,7 @@ async function seconds(count: number): Promise<void> {
 }
 
 beforeEach(async () => {
-  [at, sessions, kills, reports] = [0, true, 0, []];
+  [at, sessions, kills, reports, host] = [0, true, 0, [], calm];
   answer = async () => {};
   await reportConditions({
     client: {
@@ -57,6 +58,13 @@ test('windows of ten seconds are reported every thirty', async () => {
       windows: [30_000, 20_000, 10_000].map((agoMs) => ({ agoMs, ms: 10_000, host, outOfMemoryKills: 0 })),
     },
   ]);
+});
+
+test('a window in which the workspace was too busy is reported at once, with those before it', async () => {
+  await seconds(10);
+  host = { ...calm, throttledPercent: 60 };
+  await seconds(10);
+  expect(reports.map(({ windows }) => windows.map(({ agoMs }) => agoMs))).toEqual([[20_000, 10_000]]);
 });
 
 test('a workspace without sessions reports nothing, unless it runs out of memory', async () => {

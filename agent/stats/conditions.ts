@@ -7,6 +7,8 @@ import type { UsageSource } from './usage.ts';
 const tickMs = 1_000;
 /** Three windows, so that their part of a report of a client is known soon after it. */
 const reportEveryMs = 30_000;
+/** A window in which the workspace was that busy, or ran out of memory, is reported at once: it may explain what a person notices. */
+const busy = { percent: 25, loopDelayMs: 60 };
 /** An hour of windows, for a server that is unreachable. */
 const maxWindows = 360;
 
@@ -45,6 +47,7 @@ export async function reportConditions(options: {
   let begunAt = tickedAt;
   let reportedAt = tickedAt;
   let isReporting = false;
+  let isUrgent = false;
   let isRefused = false;
 
   async function tick(): Promise<void> {
@@ -52,7 +55,8 @@ export async function reportConditions(options: {
     host.late(Math.min(at - tickedAt - tickMs, windowMs));
     tickedAt = at;
     if (at - begunAt >= windowMs) await closeWindow(at);
-    if (at - reportedAt >= reportEveryMs && (undelivered || windows.length > 0)) await report(at);
+    const isDue = isUrgent || at - reportedAt >= reportEveryMs;
+    if (isDue && (undelivered || windows.length > 0)) await report(at);
   }
 
   async function closeWindow(at: number): Promise<void> {
@@ -70,11 +74,15 @@ export async function reportConditions(options: {
       outOfMemoryKills: killed,
     });
     if (windows.length > maxWindows) windows.shift();
+    const { cpuWaitPercent, throttledPercent, loopDelayMs } = sample;
+    const percent = Math.max(cpuWaitPercent ?? 0, throttledPercent ?? 0);
+    isUrgent ||= killed > 0 || percent >= busy.percent || loopDelayMs >= busy.loopDelayMs;
   }
 
   async function report(at: number): Promise<void> {
     if (isReporting || isRefused) return;
     isReporting = true;
+    isUrgent = false;
     reportedAt = at;
     if (!undelivered) {
       undelivered = { batch: ++lastBatch, windows };

@@ -30,6 +30,8 @@ const startAfterMs = 2_000;
 const deliverEveryMs = 30_000;
 /** What others report helps to explain, so the news wait for it a little. */
 const newsDelayMs = 300;
+/** After the session, what was not delivered is tried again while this process runs: it says why the session ended. */
+const lateDeliveriesMs = [3_000, 10_000, 20_000];
 /** Without an answer of the server in this time, an incident is explained by what this machine knows. */
 const explainWithinMs = 4_000;
 /** Shorter ones have passed before a sentence about them is read. */
@@ -141,6 +143,8 @@ function makeDelivery(
       return incidents.filter(({ endedAt }) => endedAt !== null);
     } catch (error) {
       const status = error instanceof CallError ? error.status : 0;
+      // It may be active again soon.
+      if (error instanceof CallError && error.body.code === 'user-suspended') return null;
       // A server of an earlier release, or one that does not let us.
       if (status >= 400 && status < 500 && status !== 408 && status !== 429) isRefused = true;
       else recorder.serverAnswered(false);
@@ -179,6 +183,11 @@ function makeDelivery(
     async end() {
       clearInterval(timer);
       await now();
+      for (const ms of lateDeliveriesMs) {
+        if (!undelivered || isRefused) return;
+        await after(ms);
+        await now();
+      }
     },
   };
 }

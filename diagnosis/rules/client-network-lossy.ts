@@ -1,5 +1,5 @@
 import { busyReason, overlaps, windowsIn } from '../evidence.ts';
-import { excessOf, isNear } from '../legs.ts';
+import { excessOf, isBoth, isNear } from '../legs.ts';
 import { type Rule, sure, trip } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
 import { isEmbedded } from './server-unreachable.ts';
@@ -52,9 +52,13 @@ export const clientNetworkLossy: Rule = {
     const isBusy = windowsIn(satellites, during).some(
       (window) => window.satellite === name && window.loopDelayMs >= 60,
     );
-    if (isBusy) return null;
+    // What both sides of a satellite see is not the network of one.
+    if (isBusy || isBoth(excess)) return null;
+    // Until it has reported, the satellite may have been late itself.
+    const isHeard = windowsIn(satellites, during).some((window) => window.satellite === name);
+    const isOnlyNetwork = isHeard || spell.path?.kind !== 'relay' || excess.far !== null;
     return {
-      confidence: isNear(excess) ? sure.strong : sure.named,
+      confidence: !isNear(excess) ? sure.named : isOnlyNetwork ? sure.strong : sure.likely,
       because: 'the network between this machine and the satellite lost or delayed packets',
       evidence: [
         `Round trips to ${name || 'the satellite'} took ${trip(excess.near ?? 0)} longer than usual.`,

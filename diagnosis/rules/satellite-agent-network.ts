@@ -1,5 +1,5 @@
 import { busyReason, overlaps, windowsIn } from '../evidence.ts';
-import { excessOf, isFar } from '../legs.ts';
+import { excessOf, isBoth, isFar } from '../legs.ts';
 import { type Rule, sure, trip } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
 
@@ -26,10 +26,12 @@ export const satelliteAgentNetwork: Rule = {
       };
     }
     const excess = excessOf(spell, evidence);
-    if (!isFar(excess)) return null;
-    if (windowsIn(workspace, during).some(({ host }) => busyReason(host))) return null;
+    if (!isFar(excess) || isBoth(excess)) return null;
+    const windows = windowsIn(workspace, during);
+    if (windows.some(({ host }) => busyReason(host))) return null;
     return {
-      confidence: sure.strong,
+      // A workspace that has not reported may be too busy for it.
+      confidence: windows.length > 0 ? sure.strong : sure.likely,
       because: `the network between ${name} and the workspace lost or delayed packets`,
       evidence: [`Round trips from the workspace to ${name} took ${trip(excess.far!)} longer than usual.`],
     };

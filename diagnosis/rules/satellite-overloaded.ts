@@ -1,5 +1,5 @@
 import { windowsIn } from '../evidence.ts';
-import { excessOf, isNear } from '../legs.ts';
+import { excessOf, isBoth, isNear } from '../legs.ts';
 import { type Rule, sure, trip } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
 
@@ -21,8 +21,18 @@ export const satelliteOverloaded: Rule = {
       .filter(({ satellite }) => satellite === name)
       .map(({ loopDelayMs }) => loopDelayMs);
     const worst = Math.max(0, ...late);
-    if (worst < busyLoopMs) return null;
     const excess = excessOf(spell, evidence);
+    if (worst < busyLoopMs) {
+      const isMeasured = late.length > 0;
+      if (isMeasured || !isBoth(excess)) return null;
+      return {
+        confidence: sure.likely,
+        because: `the satellite ${name} was too busy`,
+        evidence: [
+          `Round trips to ${name} were late from here (by ${trip(excess.near!)}) and from the workspace (by ${trip(excess.far!)}).`,
+        ],
+      };
+    }
     if (excess.near !== null && !isNear(excess) && spell.kind === 'slow') return null;
     return {
       confidence: sure.strong,

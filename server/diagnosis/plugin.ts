@@ -7,15 +7,8 @@ import { findWorkspace } from '../workspaces/store.ts';
 import { makeHistory } from './history.ts';
 import { hostOf, makeIncidents } from './incidents.ts';
 import { makePartitions } from './partitions.ts';
-import { makeRecordings, type RecordingBatch } from './recordings.ts';
+import { isNoteworthy, makeRecordings } from './recordings.ts';
 import { makeDiagnosisWorker } from './worker.ts';
-
-/** A window with such a round trip may be part of a slow spell. */
-const maybeSlowMs = 100;
-
-const isNoteworthy = ({ events, windows }: RecordingBatch) =>
-  events.some(({ kind }) => kind !== 'opened' && kind !== 'moved') ||
-  windows.some(({ toAgent }) => (toAgent?.p95 ?? 0) > maybeSlowMs);
 
 /** What clients and agents see of sessions, and what went wrong in them and why. */
 export const diagnosisPlugin = fp(

@@ -1,7 +1,8 @@
 import type { AgentWindow, ClientEvent, ClientWindow, postRecording } from '@cde/api/diagnosis.ts';
 import { maxReportAgeMs, windowMs } from '@cde/api/diagnosis-values.ts';
 import { Problem } from '@cde/api/problem.ts';
-import { and, eq, lt, sql } from 'drizzle-orm';
+import { busyReason } from '@cde/diagnosis/evidence.ts';
+import { and, eq, gt, lt, sql } from 'drizzle-orm';
 import type { z } from 'zod';
 import {
   agentBatches,
@@ -23,8 +24,10 @@ const insertEveryMs = 250;
 const maxEvents = 2_000;
 /** Windows begin ten seconds apart. Those that are closer are repeated or invented. */
 const minWindowDistanceMs = windowMs / 2;
-/** When those around a session have reported what they saw. */
-const explainAgainMs = 60_000;
+/** When satellites have reported what they saw, and agents what was noteworthy. */
+const explainAgainMs = 20_000;
+/** What an agent reports may explain what a client reported this long ago. */
+const aroundMs = 120_000;
 /** Windows become minutes this much later, so that a session in use is rolled up every five minutes. */
 const rollUpAfterMs = 300_000;
 
@@ -71,6 +74,14 @@ function stateAfter(
     ...(ended && { endedAt: new Date(now.getTime() - ended.agoMs) }),
   };
 }
+
+/** A window with such a round trip may be part of a slow spell. */
+const maybeSlowMs = 100;
+
+/** Whether there may be something to explain. */
+export const isNoteworthy = ({ events, windows }: RecordingBatch): boolean =>
+  events.some(({ kind }) => kind !== 'opened' && kind !== 'moved') ||
+  windows.some(({ toAgent }) => (toAgent?.p95 ?? 0) > maybeSlowMs);
 
 /** Stores what clients and agents report. */
 export function makeRecordings(deps: {
@@ -136,7 +147,7 @@ export function makeRecordings(deps: {
           lastBatch: batch.batch,
           eventCount: row.eventCount + events.length,
           lastWindowAt: windows.at(-1)?.at ?? row.lastWindowAt,
-          explainAt: new Date(at.getTime() + explainAgainMs),
+          ...(isNoteworthy(batch) && { explainAt: new Date(at.getTime() + explainAgainMs) }),
           ...state,
           ...(windows.length > 0 && {
             rollUpAt: sql`coalesce(${recordings.rollUpAt}, ${new Date(at.getTime() + rollUpAfterMs)})`,
@@ -194,6 +205,18 @@ export function makeRecordings(deps: {
           .update(agentBatches)
           .set({ process, lastBatch: batch, lastWindowAt: inOrder.at(-1)?.at ?? row.lastWindowAt })
           .where(eq(agentBatches.workspaceId, workspaceId));
+        const explains = ({ host, outOfMemoryKills }: AgentWindow) =>
+          outOfMemoryKills > 0 || busyReason(host) !== null;
+        if (windows.some(explains))
+          await tx
+            .update(recordings)
+            .set({ explainAt: at })
+            .where(
+              and(
+                eq(recordings.workspaceId, workspaceId),
+                gt(recordings.knownUntil, new Date(at.getTime() - aroundMs)),
+              ),
+            );
         return inOrder;
       });
       await ofWorkspaces.add(

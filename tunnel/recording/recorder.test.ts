@@ -19,6 +19,7 @@ let answer: () => Promise<RoundTrip>;
 let session: {
   path: typeof satellite;
   bytes: number;
+  received: number;
   writes: number;
   closed: Promise<{ reason: 'session-closed'; error: TunnelError | null }>;
   roundTrip: () => Promise<RoundTrip>;
@@ -36,14 +37,17 @@ const trip = (totalMs: number): RoundTrip => ({
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Lets a second pass in which somebody types. */
-async function second(options: { isUsed?: boolean; asleepMs?: number; lateMs?: number } = {}) {
-  const { isUsed = true, asleepMs = 0, lateMs = 0 } = options;
+async function second(
+  options: { isUsed?: boolean; isSilent?: boolean; asleepMs?: number; lateMs?: number } = {},
+) {
+  const { isUsed = true, isSilent = false, asleepMs = 0, lateMs = 0 } = options;
   clock.wall += 1000 + asleepMs + lateMs;
   clock.awake += 1000 + asleepMs + lateMs;
   clock.running += 1000 + lateMs;
   if (isUsed) {
     session.writes += 1;
     session.bytes += 200;
+    if (!isSilent) session.received += 100;
   }
   tick();
   await settle();
@@ -72,6 +76,7 @@ beforeEach(async () => {
   session = {
     path: satellite,
     bytes: 0,
+    received: 0,
     writes: 0,
     closed: closing.promise,
     roundTrip: () => answer(),
@@ -105,6 +110,17 @@ test('each leg is sampled every second, in windows of ten', async () => {
     host,
   });
   expect(recorder.take()).toBeNull();
+});
+
+test('a window that is slower than the best one is news at once', async () => {
+  await seconds(20);
+  expect(news).toBe(0);
+  answer = async () => trip(150);
+  await seconds(10);
+  expect(news).toBe(1);
+  answer = async () => trip(24);
+  await seconds(10);
+  expect(news).toBe(1);
 });
 
 test('a session that nobody uses is neither probed nor sampled', async () => {
@@ -153,14 +169,8 @@ test('a loss is recorded with the silence before it, and the news come with the 
   await seconds(3);
   answer = () => new Promise(() => {});
   const heardAt = clock.wall;
-  // It is used by nobody else: nothing arrives.
-  for (let each = 0; each < 4; each++) {
-    clock.wall += 1000;
-    clock.awake += 1000;
-    clock.running += 1000;
-    session.writes += 1;
-    tick();
-  }
+  // Somebody types on.
+  await seconds(4, { isSilent: true });
   recorder.changed(change('lost', 'satellite-lost'));
   expect(news).toBe(0);
   clock.wall += 500;

@@ -1,4 +1,4 @@
-import type { ClientEvent, ClientWindow } from '@cde/api/diagnosis.ts';
+import type { ClientEvent, ClientWindow, LegSample } from '@cde/api/diagnosis.ts';
 import { windowMs } from '@cde/api/diagnosis-values.ts';
 import { outgoingAddresses } from '../network/ways-out.ts';
 import type { PathChange } from '../selection/history.ts';
@@ -41,6 +41,8 @@ const usedForMs = 30_000;
 const stallMs = 1_500;
 /** The clocks of a sleeping machine differ by more, and a timer is later. */
 const sleptMs = 2_000;
+/** A window whose round trips are this much longer than the best ones of its path is reported at once: it may be noticeable. */
+const slowerByMs = 80;
 /** An hour of windows, and more events than a bad day has. */
 const maxWindows = 360;
 const maxEvents = 200;
@@ -52,7 +54,7 @@ const systemTimes: RecorderTimes = {
   awake: () => process.getBuiltinModule('node:os').uptime() * 1000,
 };
 
-type Recordable = Pick<Session, 'path' | 'roundTrip' | 'bytes' | 'writes' | 'closed'>;
+type Recordable = Pick<Session, 'path' | 'roundTrip' | 'bytes' | 'received' | 'writes' | 'closed'>;
 
 /** Starts recording. `onNews` is called when something happened that a person may ask about. */
 export async function recordSession(
@@ -77,7 +79,7 @@ export async function recordSession(
   };
   let recorded: Recorded = { windows: [], events: [] };
   let network = addresses();
-  let last = { ...read(), bytes: session.bytes, writes: session.writes };
+  let last = { ...read(), received: session.received, writes: session.writes };
   let usedAt = last.wall;
   let heardAt = last.wall;
   let window = { at: last.wall, bytes: session.bytes };
@@ -88,6 +90,8 @@ export async function recordSession(
   let epoch = 0;
   let noServerSince: number | undefined;
   let waitedBefore = await waited();
+  /** The best median so far, by path. */
+  const best = new Map<string, number>();
 
   function read() {
     return { wall: times.wall(), running: times.running(), awake: times.awake() };
@@ -99,14 +103,15 @@ export async function recordSession(
   }
 
   function tick(): void {
-    const now = { ...read(), bytes: session.bytes, writes: session.writes };
+    const now = { ...read(), received: session.received, writes: session.writes };
     const gapMs = now.awake - last.awake;
     const lateMs = now.running - last.running - tickMs;
     host.late(Math.min(lateMs, sleptMs));
     if (gapMs - (now.running - last.running) > sleptMs || lateMs > sleptMs)
       void noteGap(Math.max(gapMs, now.running - last.running), now.wall, lateMs);
     if (now.writes !== last.writes) usedAt = now.wall;
-    if (now.bytes !== last.bytes) heardAt = now.wall;
+    // What was sent says nothing: a person types on while nothing arrives.
+    if (now.received !== last.received) heardAt = now.wall;
     const addressesNow = addresses();
     if (addressesNow !== network) {
       network = addressesNow;
@@ -175,6 +180,15 @@ export async function recordSession(
       host: sample,
     });
     if (recorded.windows.length > maxWindows) recorded.windows.shift();
+    if (toAgent && isSlow(toAgent)) onNews();
+  }
+
+  function isSlow({ p50, p95 }: LegSample): boolean {
+    const { kind, via } = session.path;
+    const key = `${kind} ${via}`;
+    const usual = Math.min(best.get(key) ?? Number.POSITIVE_INFINITY, p50);
+    best.set(key, usual);
+    return (p50 + p95) / 2 > usual + slowerByMs;
   }
 
   const pathOf = () => ({ kind: session.path.kind, via: session.path.via.slice(0, 300) });

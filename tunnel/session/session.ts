@@ -115,6 +115,8 @@ export interface Session {
   readonly writes: number;
   /** Bytes of the session in both directions, including its own control messages. */
   readonly bytes: number;
+  /** Those of them that arrived. */
+  readonly received: number;
   /** The last 200 path changes with their reasons and measurements, oldest first. */
   readonly history: readonly PathChange[];
 }
@@ -257,6 +259,9 @@ function makeSession(
     },
     get bytes() {
       return pipe.sent + pipe.received;
+    },
+    get received() {
+      return pipe.received;
     },
     history: history.all,
   };

@@ -2,10 +2,11 @@
 kernel has none. Two TUN devices, and this process between them.
 
 Usage: link.py NETNS NAME NEAR FAR    (NEAR and FAR: the IPv4 addresses of its two ends)
-Each line on stdin sets what it names, as JSON: {"delayMs": 20, "loss": 0.01, "down": false, "megabits": 20}, each way; "ok" on
-stdout when it is so. Ends with its stdin.
+Each line on stdin sets what it names, as JSON: {"delayMs": 20, "jitterMs": 5, "loss": 0.01, "down": false, "megabits": 20},
+each way; "ok" on stdout when it is so. Jitter reorders packets. "only" limits loss, "down" and "extraMs", a further delay, to
+packets from and to that address; null: all. Ends with its stdin.
 """
-import ctypes, fcntl, heapq, json, os, random, select, struct, subprocess, sys, time
+import ctypes, fcntl, heapq, json, os, random, select, socket, struct, subprocess, sys, time
 
 netns, name, near, far = sys.argv[1:5]
 MTU = 1400
@@ -38,7 +39,7 @@ enter("/proc/self/fd/%d" % here)
 
 # As much as a router holds; more is dropped.
 HELD = 256 * 1024
-state = {"delayMs": 0, "loss": 0, "down": False, "megabits": 0}
+state = {"delayMs": 0, "jitterMs": 0, "extraMs": 0, "loss": 0, "down": False, "megabits": 0, "only": None}
 free = {ends[0]: 0, ends[1]: 0}
 chance = random.Random(1)
 waiting = []
@@ -49,6 +50,11 @@ for fd in (0, *ends):
 other = {ends[0]: ends[1], ends[1]: ends[0]}
 text = b""
 print("ready", flush=True)
+
+
+def concerns(packet):
+    only = state["only"]
+    return only is None or socket.inet_aton(only) in (packet[12:16], packet[16:20])
 
 
 def write(fd, packet):
@@ -80,8 +86,12 @@ while True:
                 packet = os.read(fd, 65536)
             except BlockingIOError:
                 break
-            if state["down"] or chance.random() < state["loss"]:
+            faulty = concerns(packet)
+            if faulty and (state["down"] or chance.random() < state["loss"]):
                 continue
+            delay = state["delayMs"] + (state["extraMs"] if faulty else 0)
+            if faulty and state["jitterMs"]:
+                delay += chance.random() * state["jitterMs"]
             due = time.monotonic()
             if state["megabits"]:
                 each = state["megabits"] * 125000
@@ -89,9 +99,9 @@ while True:
                 if (begins - due) * each > HELD:
                     continue
                 due = free[fd] = begins + len(packet) / each
-            elif state["delayMs"] == 0 and not waiting:
+            elif delay == 0 and not waiting:
                 write(other[fd], packet)
                 continue
             count += 1
-            due += state["delayMs"] / 1000
+            due += delay / 1000
             heapq.heappush(waiting, (due, count, other[fd], packet))

@@ -6,12 +6,18 @@ import { fileURLToPath } from 'node:url';
 /** Properties of a link, in each direction. Those left out do not change. */
 export interface Wire {
   delayMs?: number;
+  /** At most this much more, at random; packets overtake each other. */
+  jitterMs?: number;
+  /** A further delay. */
+  extraMs?: number;
   /** 0 to 1. */
   loss?: number;
   /** The rate in each direction; 0: unlimited. */
   megabits?: number;
   /** Drops everything silently. */
   down?: boolean;
+  /** The address to and from which packets are lost, dropped or further delayed; null: all. */
+  only?: string | null;
 }
 
 /** A host in a network namespace, with one link to this machine. */
