@@ -283,7 +283,11 @@ describe('a workspace on a fake of Compute Engine', () => {
     const first = await drive(start(spec), {}, log);
     expect(first.kind).toBe('done');
     expect(
-      log.filter((line) => /^no capacity in europe-west3-[abc]: trying europe-west3-[abc]$/.test(line)),
+      log.filter((line) =>
+        /^no capacity in europe-west3-[abc] \(ZONE_RESOURCE_POOL_EXHAUSTED\): trying europe-west3-[abc]$/.test(
+          line,
+        ),
+      ),
     ).toHaveLength(1);
     await until(() => withRole('old-home').length === 0, 'the end of the empty home');
     const [home] = homes();

@@ -1,7 +1,5 @@
-import type { Instance } from '@aws-sdk/client-ec2';
 import type { EndCause } from '../provider.ts';
-import { type AgentExit, explainAgentExit } from '../vm/agent-exit.ts';
-import { endedPrefix } from '../vm/unit.ts';
+import { type AgentExit, findAgentExit } from '../vm/agent-exit.ts';
 import { codeOf, type Ec2Client } from './client.ts';
 
 const maxConsoleBytes = 8_000;
@@ -24,7 +22,7 @@ const reasons: [pattern: RegExp, cause: EndCause, text: string][] = [
 ];
 
 /** The end of what the instance wrote to its serial console. */
-export async function consoleTail(client: Ec2Client, { InstanceId }: Instance): Promise<string> {
+export async function consoleTail(client: Ec2Client, InstanceId: string): Promise<string> {
   const read = async (Latest: boolean) => {
     const { Output = '' } = await client.getConsoleOutput({ InstanceId, Latest });
     return Buffer.from(Output, 'base64').toString('utf8').replaceAll('\r', '').slice(-maxConsoleBytes).trim();
@@ -42,29 +40,12 @@ export async function consoleTail(client: Ec2Client, { InstanceId }: Instance): 
   }
 }
 
-export interface End extends AgentExit {
-  /** The end of the serial console. */
-  console: string;
-}
-
-/** Why an instance that ran has ended. */
-export async function explainEnd(client: Ec2Client, instance: Instance): Promise<End> {
-  return explainEndOf(instance, await consoleTail(client, instance));
-}
-
-export function explainEndOf({ StateReason, StateTransitionReason }: Instance, console: string): End {
-  const said = `${StateReason?.Code ?? ''} ${StateReason?.Message ?? ''} ${StateTransitionReason ?? ''}`;
-  const end = (cause: EndCause, text: string): End => ({ cause, text, isNotExecutable: false, console });
+/** Why an instance that ran has ended. `said`: its state reasons. */
+export function explainEndOf(said: string, console: string): AgentExit {
+  const end = (cause: EndCause, text: string): AgentExit => ({ cause, text, isNotExecutable: false });
   for (const [pattern, cause, text] of reasons) if (pattern.test(said)) return end(cause, text);
-  const at = console.lastIndexOf(endedPrefix);
-  const exit =
-    at < 0
-      ? ''
-      : console
-          .slice(at + endedPrefix.length)
-          .split('\n')[0]!
-          .trim();
-  if (exit) return { ...explainAgentExit(exit, null), console };
+  const exit = findAgentExit(console);
+  if (exit) return exit;
   if (/UserInitiated/i.test(said))
     return end('removed', 'ended because its instance was stopped or terminated, not by cde');
   if (/InstanceInitiated/i.test(said)) return end('unknown', 'ended with its machine, which shut down');

@@ -3,6 +3,8 @@ import { codeOf, isWithoutCredentials, messageOf } from './client.ts';
 
 type Known = Omit<ProviderError, 'detail'>;
 
+export const noCapacityCode = 'aws-no-capacity';
+
 const notAuthorized: Known = {
   code: 'aws-not-authorized',
   message: 'AWS does not permit this server what it needs.',
@@ -21,7 +23,7 @@ const known: [pattern: RegExp, error: Known][] = [
   [
     noCapacity,
     {
-      code: 'aws-no-capacity',
+      code: noCapacityCode,
       message: 'AWS has no free capacity for this instance type in this availability zone at the moment.',
       hint: 'Start the workspace again later, or choose another instance type or zone: the home is moved there.',
       fault: 'system',
@@ -64,9 +66,6 @@ const known: [pattern: RegExp, error: Known][] = [
     },
   ],
 ];
-
-/** Whether another availability zone may have what this one lacks. */
-export const isWithoutCapacity = (error: unknown): boolean => noCapacity.test(codeOf(error) ?? '');
 
 /** A refusal in words for the developer. */
 export function refusal(error: unknown): ProviderError {

@@ -1,27 +1,9 @@
 import type { Image, Subnet } from '@aws-sdk/client-ec2';
 import type { Ec2Section } from '@cde/api/template-file.ts';
 import { ProviderFailure } from '../failure.ts';
+import { makeCache } from '../vm/cache.ts';
 import { accept, type Ec2Client } from './client.ts';
-import { tags, toTags, withTag } from './names.ts';
-
-/** How long answers are used that hardly ever change. */
-const cacheMs = 5 * 60_000;
-
-/** Answers by key; a failure is not kept. */
-function makeCache(now: () => number = () => performance.now()) {
-  const entries = new Map<string, { at: number; value: Promise<unknown> }>();
-  return {
-    get<T>(key: string, make: () => Promise<T>): Promise<T> {
-      const found = entries.get(key);
-      if (found && now() - found.at < cacheMs) return found.value as Promise<T>;
-      const value = make();
-      entries.set(key, { at: now(), value });
-      value.catch(() => entries.delete(key));
-      return value;
-    },
-    clear: () => entries.clear(),
-  };
-}
+import { tags, toTags } from './names.ts';
 
 export interface Resolved {
   id: string;
@@ -32,10 +14,10 @@ export interface Resolved {
 const defaultRootGibibytes = 8;
 
 /** What the account has around a workspace: images, subnets, zones and the security group. */
-export function makeSurroundings(installation: string) {
+export function makeSurroundings(client: Ec2Client, installation: string) {
   const cache = makeCache();
 
-  async function findImage(client: Ec2Client, { image, imageOwner }: Ec2Section): Promise<Resolved> {
+  async function findImage({ image, imageOwner }: Ec2Section): Promise<Resolved> {
     const isId = /^ami-[0-9a-f]+$/.test(image);
     const found =
       (
@@ -69,7 +51,7 @@ export function makeSurroundings(installation: string) {
     };
   }
 
-  async function findSubnets(client: Ec2Client, { subnets }: Ec2Section): Promise<Subnet[]> {
+  async function findSubnets({ subnets }: Ec2Section): Promise<Subnet[]> {
     const { Subnets = [] } = await client.describeSubnets(
       subnets.length > 0
         ? { SubnetIds: subnets }
@@ -86,7 +68,7 @@ export function makeSurroundings(installation: string) {
   }
 
   /** The zones that have the instance type. */
-  const zonesWith = (client: Ec2Client, instanceType: string) =>
+  const zonesWith = (instanceType: string) =>
     cache.get(`type ${instanceType}`, async () => {
       const { InstanceTypeOfferings = [] } = await client.describeInstanceTypeOfferings({
         LocationType: 'availability-zone',
@@ -95,7 +77,7 @@ export function makeSurroundings(installation: string) {
       return InstanceTypeOfferings.map(({ Location }) => Location!);
     });
 
-  async function ensureSecurityGroup(client: Ec2Client, vpc: string): Promise<string> {
+  async function ensureSecurityGroup(vpc: string): Promise<string> {
     const name = `cde-${installation}`;
     const find = async () =>
       (
@@ -120,17 +102,17 @@ export function makeSurroundings(installation: string) {
       ],
     });
     await accept(create, 'InvalidGroup.Duplicate');
-    return (await find()) ?? ensureSecurityGroup(client, vpc);
+    return (await find()) ?? ensureSecurityGroup(vpc);
   }
 
   return {
-    image: (client: Ec2Client, section: Ec2Section) =>
-      cache.get(`image ${section.imageOwner} ${section.image}`, () => findImage(client, section)),
+    image: (section: Ec2Section) =>
+      cache.get(`image ${section.imageOwner} ${section.image}`, () => findImage(section)),
 
     /** The subnets that the template permits, in zones that have its instance type. */
-    async subnets(client: Ec2Client, section: Ec2Section): Promise<Subnet[]> {
-      const all = await cache.get(`subnets ${section.subnets.join()}`, () => findSubnets(client, section));
-      const zones = await zonesWith(client, section.instanceType);
+    async subnets(section: Ec2Section): Promise<Subnet[]> {
+      const all = await cache.get(`subnets ${section.subnets.join()}`, () => findSubnets(section));
+      const zones = await zonesWith(section.instanceType);
       const fitting = all.filter(
         ({ AvailabilityZone: zone }) =>
           zones.includes(zone!) && (section.zone === undefined || section.zone === zone),
@@ -153,10 +135,10 @@ export function makeSurroundings(installation: string) {
       );
     },
 
-    securityGroups: async (client: Ec2Client, section: Ec2Section, vpc: string): Promise<string[]> =>
+    securityGroups: async (section: Ec2Section, vpc: string): Promise<string[]> =>
       section.securityGroups.length > 0
         ? section.securityGroups
-        : [await cache.get(`group ${vpc}`, () => ensureSecurityGroup(client, vpc))],
+        : [await cache.get(`group ${vpc}`, () => ensureSecurityGroup(vpc))],
 
     /** Something that it named does not exist any longer. */
     forget: () => cache.clear(),
@@ -175,9 +157,3 @@ function checkArchitecture({ Architecture, ImageId }: Image): void {
     fault: 'user',
   });
 }
-
-/** Filters of this installation's objects with a role. */
-export const ours = (installation: string, ...roles: string[]) => [
-  withTag(tags.installation, installation),
-  withTag(tags.role, ...roles),
-];

@@ -107,13 +107,15 @@ export async function leaveZone(
   error: unknown,
   context: StepContext,
 ): Promise<{ waitingFor: string; state: State }> {
-  if (!kind.isRefusal(error) || kind.refusal(error).code !== kind.codes.noCapacity) throw error;
+  if (!kind.isRefusal(error)) throw error;
+  const { code, detail } = kind.refusal(error);
+  if (code !== kind.codes.noCapacity) throw error;
   const zones = [...new Set([...fullZones(state, buildId), zone])];
   const next = chooseZone(await cloud.zones(spec), spec.workspaceId, zones);
   if (next === undefined) throw error;
   const home = await homes.find(spec.workspaceId, state.home);
   if (home && (spec.restore || hasBeenAttached(home) || !(await homes.abandon(home)))) throw error;
-  context.log(`no capacity in ${zone}: trying ${next}`, 'warn');
+  context.log(`no capacity in ${zone} (${detail?.split(':')[0]}): trying ${next}`, 'warn');
   const { home: _, ...kept } = state;
   return {
     waitingFor: `The home is being created in ${next}.`,

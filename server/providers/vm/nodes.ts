@@ -32,7 +32,7 @@ export function makeCloudNodes({
       cluster: null,
       state: isReady ? 'ready' : failure === null ? 'not-ready' : 'unknown',
       reason: failure ?? (isReady ? null : 'The instance is starting.'),
-      schedulable: false,
+      schedulable: true,
       pool: `${machine.type}, ${machine.zone}`,
       os: null,
       kernel: null,
