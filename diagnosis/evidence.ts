@@ -85,6 +85,14 @@ export const spanOf = ({ at, ms }: { at: number; ms: number }): Span => ({ from:
 export const windowsIn = <T extends { at: number; ms: number }>(windows: readonly T[], span: Span): T[] =>
   windows.filter((window) => overlaps(spanOf(window), span));
 
+/** Reports come a few seconds after the time that they are about. */
+const uncoveredMs = 5_000;
+
+/** True if these windows tell of the whole span, and not only of its beginning. */
+export const cover = (windows: readonly { at: number; ms: number }[], span: Span): boolean =>
+  windows.some((window) => window.at <= span.from + uncoveredMs) &&
+  windows.some((window) => window.at + window.ms >= span.to - uncoveredMs);
+
 /** An event loop that is this late is noticeable as a slow echo by itself. */
 const busyLoopMs = 60;
 /** Of a window. A process that waits that much for a CPU answers a key some tens of milliseconds later. */

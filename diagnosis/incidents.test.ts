@@ -102,6 +102,15 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     }),
   ],
   [
+    'UDP was blocked, and is not looked for again yet',
+    'udp-blocked',
+    '4.7 s without a connection: the network stopped passing UDP; resumed through tokyo.',
+    evidenceOf({
+      windows: (seconds) => (seconds < 100 ? { path: udp, toSatellite: null } : {}),
+      events: gap({ from: 100, to: 104.7, silent: 4.5, path: udp, reason: 'path-lost' }),
+    }),
+  ],
+  [
     'a proxy ends connections after a minute',
     'proxy-interference',
     '1.5 s without a connection: something in between closes connections after 60 s; resumed through tokyo.',
@@ -146,6 +155,21 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     }),
   ],
   [
+    'the satellite was too busy to report it',
+    'satellite-overloaded',
+    'Slow for 40 s (400 ms instead of 24 ms): the satellite tokyo was too busy.',
+    evidenceOf({
+      windows: (seconds) =>
+        slow(seconds)
+          ? {
+              toSatellite: leg(60, { p95: 340 }),
+              satelliteToAgent: leg(60, { p95: 220 }),
+              toAgent: leg(140, { p95: 400 }),
+            }
+          : {},
+    }),
+  ],
+  [
     'the network between satellite and workspace failed',
     'satellite-agent-network',
     '9 s without a connection: the network between tokyo and the workspace failed; resumed through embedded.',
@@ -157,6 +181,24 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     'Slow for 40 s (768 ms instead of 24 ms): the network between tokyo and the workspace lost or delayed packets.',
     evidenceOf({
       windows: (seconds) => (slow(seconds) ? { satelliteToAgent: leg(610), toAgent: leg(640) } : {}),
+    }),
+  ],
+  [
+    'the network between satellite and workspace lost a third of the packets',
+    'satellite-agent-network',
+    'No answer 3 times within 21 s, for up to 7.6 s: the network between tokyo and the workspace lost or delayed packets.',
+    evidenceOf({
+      windows: (seconds) =>
+        seconds === 200
+          ? { satelliteToAgent: leg(1_460, { p95: 1_900 }), toAgent: leg(2_000, { p95: 2_560 }) }
+          : seconds === 210
+            ? { satelliteToAgent: null, toAgent: leg(7_600, { p95: 7_600, count: 1, unanswered: 9 }) }
+            : {},
+      events: [
+        { kind: 'stalled', at: second(202), path: tokyo, ms: 1_800 },
+        { kind: 'stalled', at: second(208), path: tokyo, ms: 2_560 },
+        { kind: 'stalled', at: second(221), path: tokyo, ms: 7_600 },
+      ],
     }),
   ],
   [
@@ -251,6 +293,46 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     }),
   ],
   [
+    'somebody stopped the workspace while the laptop was asleep',
+    'workspace-stopped',
+    'The session ended: the workspace was stopped by ada.',
+    evidenceOf({
+      events: [
+        { kind: 'slept', at: second(120), ms: 23_000 },
+        gap({ from: 121, to: 0, reason: 'satellite-lost' })[0]!,
+        ended(127, 'workspace-stopped'),
+      ],
+      around: { builds: [build({})] },
+    }),
+  ],
+  [
+    'the server stood still, with the satellite inside it',
+    'server-unreachable',
+    '17 s without a connection: the server did not respond; resumed through embedded.',
+    evidenceOf({
+      windows: () => ({ path: embedded }),
+      events: gap({ from: 100, to: 117, silent: 16, path: embedded, resumedOn: embedded }),
+      around: { satellites: [{ satellite: 'embedded', at: second(99), ms: 12_000, loopDelayMs: 11_000 }] },
+    }),
+  ],
+  [
+    'this machine was offline, and the satellite inside the server ran',
+    'client-network-lossy',
+    '17 s without a connection: this machine had no working network; resumed through embedded.',
+    evidenceOf({
+      windows: () => ({ path: embedded }),
+      events: [
+        ...gap({ from: 100, to: 117, silent: 16, path: embedded, resumedOn: embedded }),
+        { kind: 'server-unreachable', at: second(118), ms: 8_000 },
+      ],
+      around: {
+        satellites: [90, 105, 120].map((seconds) => ({
+          ...{ satellite: 'embedded', at: second(seconds), ms: 15_000, loopDelayMs: 3 },
+        })),
+      },
+    }),
+  ],
+  [
     'the server was unreachable, with the satellite inside it',
     'server-unreachable',
     '12 s without a connection: the server could not be reached; resumed through embedded.',
@@ -317,6 +399,27 @@ describe('what is no incident', () => {
     const windows = (seconds: number) =>
       between(200, 300)(seconds) ? { toAgent: leg(150), toSatellite: leg(120), bytes: 40_000_000 } : {};
     expect(findIncidents(evidenceOf({ windows }))).toEqual([]);
+  });
+});
+
+describe('a cause that others may still contradict is named with less confidence', () => {
+  const late = (seconds: number) =>
+    slow(seconds) ? { satelliteToAgent: leg(610), toAgent: leg(640) } : seconds < 240 ? {} : null;
+  test('until the workspace has reported: it can have been too busy', () => {
+    const reported = (until: number) =>
+      evidenceOf({ windows: late, workspace: (seconds) => (seconds < until ? {} : null) });
+    const [early] = findIncidents(reported(210));
+    expect(early).toMatchObject({ cause: 'satellite-agent-network', confidence: 0.7 });
+    const [known] = findIncidents(reported(250));
+    expect(known).toMatchObject({ cause: 'satellite-agent-network', confidence: 0.85 });
+  });
+  test('until the server has reported that it ran: the network can have failed', () => {
+    const events = [
+      ...gap({ from: 100, to: 117, silent: 16, path: embedded, resumedOn: embedded }),
+      { kind: 'server-unreachable' as const, at: second(118), ms: 8_000 },
+    ];
+    const [incident] = findIncidents(evidenceOf({ windows: () => ({ path: embedded }), events }));
+    expect(incident).toMatchObject({ cause: 'server-unreachable', confidence: 0.7 });
   });
 });
 

@@ -99,12 +99,14 @@ function summarize(spell: Spell, evidence: Evidence, because: string): string {
   return `${whatOf(spell, span(to - from))}: ${because}${resumed}.`;
 }
 
-function whatOf({ kind, to, rtt }: Spell, length: string): string {
+function whatOf({ kind, to, rtt, stalls }: Spell, length: string): string {
   switch (kind) {
     case 'drop':
       return to === null ? `No connection for ${length} so far` : `${length} without a connection`;
     case 'stall':
-      return `No answer for ${length}`;
+      return stalls && stalls.count > 1
+        ? `No answer ${stalls.count} times within ${length}, for up to ${span(stalls.longestMs)}`
+        : `No answer for ${length}`;
     case 'slow':
       return `Slow for ${length} (${trip(rtt!.slowMs)} instead of ${trip(rtt!.usualMs)})`;
     case 'ended':

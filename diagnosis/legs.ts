@@ -10,6 +10,8 @@ export interface Excess {
   near: number | null;
   /** Between satellite and agent, measured by the agent. */
   far: number | null;
+  /** Beyond the satellite: what is left of the whole without the near leg. Null if that was not measured. */
+  beyond: number | null;
 }
 
 /** A leg explains a spell if at least this part of the excess arose there. */
@@ -30,9 +32,11 @@ export function excessOf(spell: Spell, evidence: Evidence): Excess {
     if (samples.length === 0 || !first) return null;
     return Math.max(0, worst(samples) - usual(first, windows, leg));
   };
+  const whole = over(({ toAgent }) => toAgent) ?? 0;
+  const near = over(({ toSatellite }) => toSatellite);
   return {
-    whole: over(({ toAgent }) => toAgent) ?? 0,
-    near: over(({ toSatellite }) => toSatellite),
+    ...{ whole, near },
+    beyond: near === null ? null : Math.max(0, whole - near),
     far: over(({ satelliteToAgent }) => satelliteToAgent),
   };
 }
@@ -41,6 +45,11 @@ export function excessOf(spell: Spell, evidence: Evidence): Excess {
 const minExcessMs = 30;
 /** Two legs are late alike if the smaller excess is at least this part of the other. */
 const alikeShare = 0.35;
+
+/** A leg has nothing to do with a spell if its excess is at most this part of the whole. */
+const asUsualShare = 0.2;
+/** So late an answer that the agent's own measurement was lost with it. */
+const missingMs = 1_000;
 
 /** True if both legs were late: what they have in common is the satellite. */
 export const isBoth = ({ near, far }: Excess): boolean =>
@@ -53,6 +62,9 @@ export const isBoth = ({ near, far }: Excess): boolean =>
 export const isNear = ({ whole, near }: Excess): boolean =>
   near !== null && near >= minExcessMs && near >= whole * minShare;
 
-/** True if round trips between satellite and agent were late. */
-export const isFar = ({ whole, far, near }: Excess): boolean =>
-  far !== null && far >= minExcessMs && far >= Math.max(0, whole - (near ?? 0)) * minShare;
+/** True if round trips between satellite and agent were late, or had no answer while those to the satellite were as usual. */
+export const isFar = ({ whole, far, near, beyond }: Excess): boolean =>
+  far === null
+    ? beyond !== null && near! < minExcessMs && beyond >= missingMs
+    : far >= minExcessMs &&
+      (far >= Math.max(0, whole - (near ?? 0)) * minShare || (near !== null && near <= whole * asUsualShare));

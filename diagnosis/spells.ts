@@ -12,6 +12,8 @@ export interface Spell {
   reason: string | null;
   /** Of a drop: where the session went on. */
   resumedOn: SessionWindow['path'];
+  /** Of a stall: how often there was no answer, and for how long at most. */
+  stalls?: { count: number; longestMs: number };
   /** Of a slow spell: round trips to the agent, and without it. */
   rtt?: { usualMs: number; slowMs: number };
 }
@@ -57,21 +59,27 @@ function findDrops(events: readonly SessionEvent[]): Spell[] {
   return drops;
 }
 
-const findStalls = (events: readonly SessionEvent[]): Spell[] =>
-  events.flatMap((event) =>
-    event.kind === 'stalled' && event.ms >= noticeableGapMs
-      ? [
-          {
-            kind: 'stall' as const,
-            from: event.at - event.ms,
-            to: event.at,
-            path: event.path,
-            reason: null,
-            resumedOn: null,
-          },
-        ]
-      : [],
-  );
+/** Stalls that follow each other within this time are one. */
+const stallsApartMs = 15_000;
+
+function findStalls(events: readonly SessionEvent[]): Spell[] {
+  const found: Spell[] = [];
+  for (const event of events) {
+    if (event.kind !== 'stalled' || event.ms < noticeableGapMs) continue;
+    const { path, at, ms } = event;
+    const last = found.at(-1);
+    const isSame = last?.path?.kind === path.kind && last.path.via === path.via;
+    if (last && isSame && at - ms - last.to! <= stallsApartMs) {
+      last.to = at;
+      last.stalls!.count++;
+      last.stalls!.longestMs = Math.max(last.stalls!.longestMs, ms);
+      continue;
+    }
+    const stalls = { count: 1, longestMs: ms };
+    found.push({ kind: 'stall', from: at - ms, to: at, path, reason: null, resumedOn: null, stalls });
+  }
+  return found;
+}
 
 function findEnd(events: readonly SessionEvent[]): Spell[] {
   const end = events.find((event) => event.kind === 'ended' && event.reason !== null);

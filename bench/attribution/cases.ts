@@ -18,7 +18,7 @@ export type Fault =
   | { cause: 'workspace-cpu-starved'; ms: number; cpuPercent: number }
   | { cause: 'workspace-out-of-memory' }
   | { cause: 'workspace-stopped'; how: 'stop' | 'restart'; by: 'owner' | 'admin' }
-  | { cause: 'server-unreachable'; ms: number; how: 'frozen' | 'cut off' }
+  | { cause: 'server-unreachable'; ms: number }
   | { cause: 'ticket-expired' };
 export type Cause = Fault['cause'];
 
@@ -55,7 +55,7 @@ const makers: { [C in Cause]: (chance: Chance) => Extract<Fault, { cause: C }> }
   'client-overloaded': (chance) => ({
     cause: 'client-overloaded',
     ms: seconds(chance, 20, 35),
-    cpuPercent: chance.between(3, 9),
+    cpuPercent: chance.between(1, 2.5),
   }),
   'client-network-changed': (chance) => ({
     cause: 'client-network-changed',
@@ -87,7 +87,7 @@ const makers: { [C in Cause]: (chance: Chance) => Extract<Fault, { cause: C }> }
   'satellite-overloaded': (chance) => ({
     cause: 'satellite-overloaded',
     ms: seconds(chance, 22, 35),
-    cpuPercent: chance.between(2, 6),
+    cpuPercent: chance.between(1, 4),
   }),
   'satellite-agent-network': (chance) => {
     const how = chance.pick(['loss', 'delay', 'outage'] as const);
@@ -100,7 +100,7 @@ const makers: { [C in Cause]: (chance: Chance) => Extract<Fault, { cause: C }> }
   'workspace-cpu-starved': (chance) => ({
     cause: 'workspace-cpu-starved',
     ms: seconds(chance, 20, 35),
-    cpuPercent: chance.between(3, 9),
+    cpuPercent: chance.between(1, 2.5),
   }),
   'workspace-out-of-memory': () => ({ cause: 'workspace-out-of-memory' }),
   'workspace-stopped': (chance) => ({
@@ -110,7 +110,6 @@ const makers: { [C in Cause]: (chance: Chance) => Extract<Fault, { cause: C }> }
   }),
   'server-unreachable': (chance) => ({
     cause: 'server-unreachable',
-    how: chance.pick(['frozen', 'cut off']),
     ms: seconds(chance, 5, 22),
   }),
   'ticket-expired': () => ({ cause: 'ticket-expired' }),

@@ -210,18 +210,12 @@ const injectors: { [C in Fault['cause']]: (fault: Of<C>, scene: Scene) => Promis
     );
     return { from, to: Date.now() };
   },
-  'server-unreachable': ({ ms, how }, { rig }) =>
-    how === 'frozen'
-      ? lasting(
-          ms,
-          () => rig.signal(rig.serverPids(), 'SIGSTOP'),
-          () => rig.signal(rig.serverPids(), 'SIGCONT'),
-        )
-      : lasting(
-          ms,
-          () => rig.hosts.server.set({ down: true }),
-          () => rig.hosts.server.set({ down: false }),
-        ),
+  'server-unreachable': ({ ms }, { rig }) =>
+    lasting(
+      ms,
+      () => rig.signal(rig.serverPids(), 'SIGSTOP'),
+      () => rig.signal(rig.serverPids(), 'SIGCONT'),
+    ),
   'ticket-expired': async (_fault, { rig, ended }) => {
     const from = Date.now();
     await rig.call(rig.admin, 'PATCH', '/api/v1/users/dev', { status: 'suspended' });

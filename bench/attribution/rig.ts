@@ -19,7 +19,7 @@ const node = join(root, 'node_modules/.bin/node');
 const ports = { server: 7080, satellite: 7090 };
 /** As of the lane: they are the only ones in its network. */
 const regions = { own: 'lab', embedded: 'home' } as const;
-type Place = keyof typeof regions;
+type SatelliteChoice = keyof typeof regions;
 
 const run = (program: string, ...words: string[]) =>
   execFileSync(program, words, { stdio: 'pipe' }).toString();
@@ -179,7 +179,7 @@ export async function makeRig() {
   );
   const dev: string = made.token;
 
-  const ids = {} as Record<Place, string>;
+  const ids = {} as Record<SatelliteChoice, string>;
   for (const place of ['own', 'embedded'] as const) {
     const template = join(folder, `template-${place}`);
     await mkdir(template);
@@ -218,8 +218,8 @@ export async function makeRig() {
     endSatellite: (signal: NodeJS.Signals) => end(satellite?.child, signal),
     serverPids: () => inner(server),
     satellitePids: () => inner(satellite),
-    agentPids: (place: Place) => agentPids(ids[place]),
-    workspaceGroup: (place: Place, controller: 'cpu' | 'memory') =>
+    agentPids: (place: SatelliteChoice) => agentPids(ids[place]),
+    workspaceGroup: (place: SatelliteChoice, controller: 'cpu' | 'memory') =>
       `/sys/fs/cgroup/${controller}/cde/${ids[place]}`,
     signal: (pids: number[], name: NodeJS.Signals) => {
       for (const pid of pids) kill(pid, name);

@@ -65,7 +65,12 @@ export function judge(played: Played, rename: (cause: string) => string = (cause
     Math.min(to ?? Number.POSITIVE_INFINITY, other.to + slackMs) - Math.max(from, other.from - slackMs);
   const finals = played.finals.map((each) => ({ ...each, cause: rename(each.cause) }));
   const sightings = played.sightings.map((each) => ({ ...each, cause: rename(each.cause) }));
-  const about = finals.filter((each) => overlap(each, main) > 0);
+  // What happens to a machine that sleeps is noticed when it wakes.
+  const faults = {
+    from: Math.min(...injected.map(({ from }) => from)),
+    to: Math.max(...injected.map(({ to }) => to)),
+  };
+  const about = finals.filter((each) => overlap(each, faults) > 0);
   const weight = (each: Sighting) =>
     truth === 'proxy-interference' ? each.from : (each.to ?? played.endedAt) - each.from;
   // A named incident of the fault itself counts before one of the fault beside it.

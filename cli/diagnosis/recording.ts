@@ -32,6 +32,8 @@ const deliverEveryMs = 30_000;
 const newsDelayMs = 300;
 /** After the session, what was not delivered is tried again while this process runs: it says why the session ended. */
 const lateDeliveriesMs = [3_000, 10_000, 20_000];
+/** How long a report may take. */
+const postWithinMs = 6_000;
 /** Without an answer of the server in this time, an incident is explained by what this machine knows. */
 const explainWithinMs = 4_000;
 /** Shorter ones have passed before a sentence about them is read. */
@@ -128,6 +130,8 @@ function makeDelivery(
     try {
       const client = await context.client();
       const { incidents } = await client.call(postRecording, {
+        // A connection that died with a network would hold up all reports until it is given up.
+        signal: AbortSignal.timeout(postWithinMs),
         params: { workspace: pathRef(reference) },
         body: {
           id,

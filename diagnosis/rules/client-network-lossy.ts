@@ -2,7 +2,7 @@ import { busyReason, overlaps, windowsIn } from '../evidence.ts';
 import { excessOf, isBoth, isNear } from '../legs.ts';
 import { type Rule, sure, trip } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
-import { isEmbedded } from './server-unreachable.ts';
+import { isEmbedded, satelliteRan } from './server-unreachable.ts';
 
 /** Codes of a path that fell silent, as it does when packets are lost; not of one that was closed. */
 const silence = new Set(['satellite-lost', 'path-lost', 'session-timeout']);
@@ -29,7 +29,8 @@ export const clientNetworkLossy: Rule = {
           event.kind === 'server-unreachable' &&
           overlaps({ from: event.at - event.ms, to: event.at }, during),
       );
-      if (noServer && !isEmbedded(spell, nameOf))
+      const hasRun = satelliteRan(spell, evidence);
+      if (noServer && (hasRun || !isEmbedded(spell, nameOf)))
         return {
           confidence: sure.strong,
           because: 'this machine had no working network',
@@ -38,9 +39,12 @@ export const clientNetworkLossy: Rule = {
       // On another satellite, the first one may have failed as well as the way to it.
       if (!isSilent || spell.path?.kind !== 'relay' || spell.resumedOn?.via !== spell.path.via) return null;
       return {
-        confidence: sure.named,
+        confidence: hasRun ? sure.strong : sure.named,
         because: `nothing arrived from ${nameOf(spell.path.via)}`,
-        evidence: ['The connection fell silent without being closed.'],
+        evidence: [
+          'The connection fell silent without being closed.',
+          ...(hasRun ? [`${nameOf(spell.path.via)} ran all the time.`] : []),
+        ],
       };
     }
     const excess = excessOf(spell, evidence);

@@ -11,7 +11,8 @@ const afterWakingMs = 3_000;
 export const clientSlept: Rule = {
   cause: 'client-slept',
   judge(spell, { session }) {
-    if (spell.kind === 'slow') return null;
+    // A session survives any sleep: what ended it, ended it meanwhile.
+    if (spell.kind === 'slow' || (spell.kind === 'ended' && spell.reason !== 'session-timeout')) return null;
     const during = spanOfSpell(spell, session);
     const slept = session.events.filter(
       (event) =>

@@ -1,4 +1,4 @@
-import { busyReason, overlaps, windowsIn } from '../evidence.ts';
+import { busyReason, cover, overlaps, windowsIn } from '../evidence.ts';
 import { excessOf, isBoth, isFar } from '../legs.ts';
 import { type Rule, sure, trip } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
@@ -31,9 +31,11 @@ export const satelliteAgentNetwork: Rule = {
     if (windows.some(({ host }) => busyReason(host))) return null;
     return {
       // A workspace that has not reported may be too busy for it.
-      confidence: windows.length > 0 ? sure.strong : sure.likely,
+      confidence: cover(windows, during) && excess.far !== null ? sure.strong : sure.likely,
       because: `the network between ${name} and the workspace lost or delayed packets`,
-      evidence: [`Round trips from the workspace to ${name} took ${trip(excess.far!)} longer than usual.`],
+      evidence: [
+        `Round trips from the workspace to ${name} took ${trip(excess.far ?? excess.beyond!)} longer than usual.`,
+      ],
     };
   },
   exclude(spell, evidence) {

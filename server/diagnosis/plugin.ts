@@ -6,6 +6,7 @@ import { loggerOf } from '../log.ts';
 import { findWorkspace } from '../workspaces/store.ts';
 import { makeHistory } from './history.ts';
 import { hostOf, makeIncidents } from './incidents.ts';
+import { makeOwnLoad, ownLoadEveryMs } from './own-load.ts';
 import { makePartitions } from './partitions.ts';
 import { isNoteworthy, makeRecordings } from './recordings.ts';
 import { makeDiagnosisWorker } from './worker.ts';
@@ -65,6 +66,17 @@ export const diagnosisPlugin = fp(
       history.windows(caller, params.session, query),
     );
     serve(app, sessionsApi.getNetwork, ({ query, ...caller }) => history.network(caller, query));
+
+    const ownLoad = makeOwnLoad({
+      ...{ database, satelliteNames, now },
+      url: config.replicaUrl ?? config.accessUrl,
+    });
+    let timer: NodeJS.Timeout | undefined;
+    app.onStart(async () => {
+      // A database that cannot be reached is reported by others.
+      timer = setInterval(() => void ownLoad.tick().catch(() => {}), ownLoadEveryMs).unref();
+    });
+    app.addHook('preClose', async () => clearInterval(timer));
 
     app.decorate('diagnosis', { explainDue: worker.runOnce });
     app.onStart(async () => worker.start());
