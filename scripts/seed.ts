@@ -3,6 +3,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { CallError, type Client, makeClient } from '@cde/api/client.ts';
+import { postRecording } from '@cde/api/diagnosis.ts';
 import type { Role } from '@cde/api/endpoint.ts';
 import { createUser, updateUser } from '@cde/api/identity.ts';
 import { sharePort } from '@cde/api/ports.ts';
@@ -17,6 +18,7 @@ import {
   type Workspace,
 } from '@cde/api/workspaces.ts';
 import { chooseServer } from '@cde/cli/connection/connection.ts';
+import { seedSession } from './seed-sessions.ts';
 
 /** Anybody can read it here, so the server must be on this machine. */
 const seedPassword = 'seed-password';
@@ -187,6 +189,8 @@ async function main(signal: AbortSignal): Promise<number> {
   if (isFresh)
     await client.call(publishTemplate, { body: { files: templates.worksNewer, message: 'A newer version' } });
   for (const one of upToDate) await seedWorkspace(client, one, signal, say);
+  // Sessions can only be reported for one's own workspaces.
+  for (const name of ['outdated', 'web']) await seedSessions(client, chosen.url, name, say);
 
   // Suspended last, and after their workspaces: a suspended user cannot own a new one.
   for (const { username } of seededUsers.filter(({ suspended }) => suspended))
@@ -241,6 +245,19 @@ async function seedWorkspace(
       await client.call(sharePort, { params: { ...params, port: 8000 }, body: { level: 'signed-in' } });
   }
   say(label);
+}
+
+/** A recorded session of the last three hours, with incidents. */
+async function seedSessions(
+  client: Client,
+  serverUrl: string,
+  name: string,
+  say: (text: string) => void,
+): Promise<void> {
+  const { id } = await client.call(getWorkspace, { params: { workspace: name } });
+  for (const body of seedSession(id, serverUrl))
+    await client.call(postRecording, { params: { workspace: id }, body });
+  say(`session    ${name}: three hours, with incidents`);
 }
 
 /** Waits until the last build of a workspace has ended, whatever its result. */

@@ -1,3 +1,4 @@
+import { type NetworkGrouping, networkGroupings } from '@cde/api/session-values.ts';
 import {
   createRootRoute,
   createRoute,
@@ -7,7 +8,9 @@ import {
   redirect,
 } from '@tanstack/react-router';
 import { isSignedOut } from './client.ts';
+import { type RangeName, rangeNames } from './connection/ranges.ts';
 import { meQuery, seesAudit, seesCleanup, seesClusters, seesSatellites, seesUsers } from './me.ts';
+import { type NetworkRange, networkRangeNames } from './network/ranges.ts';
 import { onlyFor } from './only-for.tsx';
 import { queryClient } from './query-client.ts';
 import { NotFound, PageFailed, Shell } from './shell.tsx';
@@ -80,6 +83,22 @@ const routeTree = root.addChildren([
         terminal: /^[A-Za-z0-9._-]{1,64}$/.test(String(search.terminal ?? ''))
           ? String(search.terminal)
           : undefined,
+      }),
+    }),
+    createRoute({
+      ...page('/workspaces/$owner/$name/connection'),
+      component: lazyRouteComponent(() => import('./connection/connection-page.tsx'), 'ConnectionPage'),
+      validateSearch: (search): { range?: RangeName; session?: string } => ({
+        range: rangeNames.find((name) => name === search.range),
+        session: text(search.session),
+      }),
+    }),
+    createRoute({
+      ...page('/network'),
+      component: lazyRouteComponent(() => import('./network/network-page.tsx'), 'NetworkPage'),
+      validateSearch: (search): { range?: NetworkRange; by?: NetworkGrouping } => ({
+        range: networkRangeNames.find((name) => name === search.range),
+        by: networkGroupings.find((name) => name === search.by),
       }),
     }),
     createRoute({

@@ -28,8 +28,12 @@ const minWindowDistanceMs = windowMs / 2;
 const explainAgainMs = 20_000;
 /** What an agent reports may explain what a client reported this long ago. */
 const aroundMs = 120_000;
-/** Windows become minutes this much later, so that a session in use is rolled up every five minutes. */
+/**
+ * Windows become minutes this much later, so that a session in use is rolled up every five minutes. What was delivered late
+ * is rolled up sooner, but not before it is stored.
+ */
 const rollUpAfterMs = 300_000;
+const storedAfterMs = 15_000;
 
 /** Keeps windows in order that begin far enough apart and after `last`. Ages become moments by the server's clock. */
 function placeWindows<Window extends { agoMs: number }>(windows: Window[], now: Date, last: Date) {
@@ -53,6 +57,9 @@ const eventRow = (recordingId: string, now: Date, { agoMs, ...event }: ClientEve
   at: new Date(now.getTime() - agoMs),
   event,
 });
+
+const rollUpTime = (oldest: Date, now: Date) =>
+  new Date(Math.max(now.getTime() + storedAfterMs, oldest.getTime() + rollUpAfterMs));
 
 /** What a batch says of the session as a whole: its path, and whether it ended. */
 function stateAfter(
@@ -150,7 +157,7 @@ export function makeRecordings(deps: {
           ...(isNoteworthy(batch) && { explainAt: new Date(at.getTime() + explainAgainMs) }),
           ...state,
           ...(windows.length > 0 && {
-            rollUpAt: sql`coalesce(${recordings.rollUpAt}, ${new Date(at.getTime() + rollUpAfterMs)})`,
+            rollUpAt: sql`coalesce(${recordings.rollUpAt}, ${rollUpTime(windows[0]!.at, at)})`,
           }),
         })
         .where(eq(recordings.id, id));

@@ -149,6 +149,12 @@ function Connect({ workspace }: { workspace: Workspace }) {
         <CopyLine text={`cde ssh ${name}`} label={`Copy: cde ssh ${name}`} />
         <CopyLine text={`ssh ${name}.cde`} label={`Copy: ssh ${name}.cde`} />
         <p className="hint">
+          <Link to="/workspaces/$owner/$name/connection" params={{ owner: workspace.owner, name }}>
+            How the sessions went
+          </Link>
+          : latency, interruptions and their causes.
+        </p>
+        <p className="hint">
           For <code>ssh</code> and VS Code, run <code>cde config-ssh</code> on your machine once.
           {workspace.status !== 'running' && !busy(workspace) && ' Start the workspace before you connect.'}
         </p>
