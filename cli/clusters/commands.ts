@@ -99,7 +99,7 @@ export const clusterCommands: readonly Command[] = [
       provider: {
         kind: 'text',
         value: 'PROVIDER',
-        help: 'Its provider if it is on none: docker, incus, ec2',
+        help: 'Its provider if it is on none: docker, incus, ec2, gce',
       },
       owner: { kind: 'text', value: 'USER', help: 'The user who gets it (default: its former owner)' },
       yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' },

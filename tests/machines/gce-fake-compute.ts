@@ -24,6 +24,18 @@ export interface FakeConnection extends FaultyConnection {
   allowAll(): void;
 }
 
+/** As the metadata service of a machine on which the server runs. */
+function answerMetadata(path: string, outgoing: ServerResponse): void {
+  const isToken = path.endsWith('/token');
+  outgoing.writeHead(200, {
+    'metadata-flavor': 'Google',
+    'content-type': isToken ? 'application/json' : 'text/plain',
+  });
+  outgoing.end(
+    isToken ? JSON.stringify({ access_token: 'fake', expires_in: 3600, token_type: 'Bearer' }) : 'default',
+  );
+}
+
 /**
  * A fake of Google's Compute Engine API, because there is no emulator: it knows what the provider uses, as far as Google's
  * documentation tells it. What passes here can still fail on Google.
@@ -43,6 +55,7 @@ export function makeFakeCompute(project: string, region: string) {
       const chunks: Buffer[] = [];
       for await (const chunk of incoming) chunks.push(chunk as Buffer);
       const url = new URL(incoming.url!, 'http://fake');
+      if (url.pathname.startsWith('/computeMetadata/')) return answerMetadata(url.pathname, outgoing);
       const below = url.pathname.replace(`/compute/v1/projects/${project}`, '');
       const call = `${incoming.method} ${below}`;
       if (!below.includes('/operations/')) calls.push(call);

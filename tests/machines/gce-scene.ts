@@ -81,7 +81,6 @@ export async function makeFakeScene() {
       }),
     async close() {
       await guests.close();
-      client.close();
       await own.close();
       await direct.close();
     },
@@ -115,7 +114,6 @@ export async function makeRealScene() {
         await last.objects!.adopt(home, home.workspaceId ?? 'unknown', new Date(0));
       await last.purgeHomes({});
       await last.close();
-      client.close();
     },
   };
 }

@@ -2,7 +2,7 @@ import { testProviderContract } from '@cde/server/providers/conformance/conforma
 import { drive, finish, once } from '@cde/server/providers/conformance/steps.ts';
 import { testRandomWalk } from '@cde/server/providers/conformance/walk.ts';
 import type { Provider, ProviderState, WorkspaceSpec } from '@cde/server/providers/provider.ts';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { until } from '../kit/until.ts';
 import {
   conformanceSubject,
@@ -73,6 +73,7 @@ describe('a workspace on a fake of Compute Engine', () => {
     provider = scene.provider();
   });
   afterEach(async () => {
+    vi.unstubAllEnvs();
     await provider.close();
     await scene.close();
   });
@@ -350,6 +351,47 @@ describe('a workspace on a fake of Compute Engine', () => {
     await unreachable.close();
     await connection.close();
     expect(await provider.observe(spec.workspaceId, state)).toMatchObject({ kind: 'running' });
+  });
+
+  test('takes over a retained home, or a purge deletes it, but not both', async () => {
+    for (let round = 0; round < 5; round++) {
+      const spec = makeSpec();
+      const { state } = await finish(start(spec));
+      (await files(spec)).set('notes', 'kept');
+      const { state: retained } = await finish(
+        (known, context) => provider.remove(spec.workspaceId, known, 'keep', context),
+        state,
+      );
+      const heir = { ...makeSpec(), restore: { workspaceId: spec.workspaceId, state: retained } };
+      const other = scene.provider();
+      const [started, { purged }] = await Promise.all([
+        drive(start(heir)),
+        other.purgeHomes({ only: spec.workspaceId }),
+      ]);
+      if (started.kind === 'done') {
+        expect(purged).toEqual([]);
+        expect((await files(heir)).get('notes')).toBe('kept');
+      } else expect(started).toMatchObject({ kind: 'failed', error: { code: 'home-lost' } });
+      await other.close();
+    }
+  });
+
+  test('is started with the credentials of the machine that the server runs on', async () => {
+    const spec = makeSpec();
+    const { url } = scene.connection;
+    vi.stubEnv('GCE_METADATA_HOST', new URL(url).host);
+    const { token: _, ...address } = scene.addressOf({ url });
+    const other = scene.provider({ address });
+    await finish(start(spec, 'b1', other));
+    await other.close();
+
+    vi.stubEnv('GOOGLE_APPLICATION_CREDENTIALS', '/nonexistent/key.json');
+    const without = scene.provider({ address });
+    expect(await drive(start(makeSpec(), 'b1', without))).toMatchObject({
+      kind: 'failed',
+      error: { code: 'gcp-not-authorized', detail: expect.stringContaining('/nonexistent/key.json') },
+    });
+    await without.close();
   });
 
   test('is observed with one list for all workspaces', async () => {

@@ -62,36 +62,32 @@ export const path = (strings: TemplateStringsArray, ...values: string[]) =>
  * Not `@google-cloud/compute`: measured in docs/gce-provider.md.
  */
 export async function makeGceClient(address: GceAddress) {
-  // Late, because most servers have no workspaces on Google Compute.
-  const { Agent, request } = await import('undici');
   const { project, endpoint = 'https://compute.googleapis.com' } = address;
   const token = address.token ?? (await findCredentials());
-  const dispatcher = new Agent({ connect: { timeout: callTimeoutMs }, headersTimeout: callTimeoutMs });
 
   async function once(method: 'GET' | 'POST' | 'DELETE', url: URL, body: unknown): Promise<unknown> {
-    const answer = await request(url, {
+    const answer = await fetch(url, {
       method,
-      dispatcher,
-      bodyTimeout: callTimeoutMs,
+      signal: AbortSignal.timeout(callTimeoutMs),
       headers: {
         authorization: `Bearer ${await token()}`,
         ...(body !== undefined && { 'content-type': 'application/json' }),
       },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    const text = await answer.body.text();
+    const text = await answer.text();
     let content: unknown = null;
     try {
       content = text === '' ? null : JSON.parse(text);
     } catch {
       // A proxy's page; its status says enough.
     }
-    if (answer.statusCode < 300) return content;
+    if (answer.ok) return content;
     const { error } = (content ?? {}) as ErrorBody;
     throw new GceError(
-      answer.statusCode,
+      answer.status,
       error?.errors?.[0]?.reason ?? error?.status ?? '',
-      error?.message ?? `HTTP ${answer.statusCode}`,
+      error?.message ?? `HTTP ${answer.status}`,
     );
   }
 
@@ -174,13 +170,13 @@ export async function makeGceClient(address: GceAddress) {
     list,
     isDone,
     settle,
-    close: () => dispatcher.destroy(),
   };
 }
 
 export type GceClient = Awaited<ReturnType<typeof makeGceClient>>;
 
 async function findCredentials(): Promise<() => Promise<string>> {
+  // Late, because most servers have no workspaces on Google Compute.
   const { GoogleAuth } = await import('google-auth-library');
   const auth = new GoogleAuth({ scopes: [scope] });
   return async () => {
@@ -205,8 +201,11 @@ function throwIfFailed({ error, httpErrorStatusCode, httpErrorMessage }: Operati
   );
 }
 
-export const messageOf = (error: unknown): string =>
-  (error as Error).message?.trim() || (error as { code?: string }).code || String(error);
+/** `fetch` says why it failed in the cause only. */
+export function messageOf(error: unknown): string {
+  const { cause, message, code } = error as Error & { cause?: Error & { code?: string }; code?: string };
+  return cause?.message?.trim() || cause?.code || message?.trim() || code || String(error);
+}
 
 const networkErrors =
   /^(ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOST\w+|ENET\w+|UND_ERR_\w+|ERR_TLS_\w+|CERT_\w+|DEPTH_ZERO\w+|SELF_SIGNED\w+|UNABLE_TO_\w+)$/;
@@ -226,7 +225,8 @@ export const isThrottled = (error: unknown): boolean =>
 /** Whether Compute Engine gave no answer, so that nothing is known. */
 export function isUnreachable(error: unknown): boolean {
   if (error instanceof GceError) return error.status >= 500 && !isWithoutCapacity(error);
-  const { code, cause } = error as { code?: unknown; cause?: { code?: unknown } };
+  const { code, cause, name } = error as { code?: unknown; cause?: { code?: unknown }; name?: string };
+  if (name === 'TimeoutError') return true;
   return networkErrors.test(String(code ?? cause?.code ?? ''));
 }
 

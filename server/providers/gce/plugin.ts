@@ -7,6 +7,8 @@ export const gceProviderPlugin = fp(
   async (app) => {
     const { config } = app;
     if (!config.gce || app.hasOwnProviders) return;
+    // Before the server listens: loading it blocks the event loop for a moment.
+    await import('google-auth-library');
     const provider = makeGceProvider({
       address: config.gce,
       installation: app.installation,

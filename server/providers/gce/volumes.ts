@@ -49,6 +49,7 @@ const volumeOf = (disk: Disk): Volume => ({
   attachedTo: disk.users?.length ? nameIn(disk.users[0]) : null,
   createdAt: dateOf(disk.creationTimestamp),
   labels: fromLabels(disk.labels),
+  version: disk.labelFingerprint,
 });
 const snapshotOf = ({ name, status, creationTimestamp, labels }: DiskSnapshot): Snapshot => ({
   id: name,
@@ -112,6 +113,8 @@ export function makeVolumes(client: GceClient, installation: string): Volumes {
     async labelVolume(volume, changes) {
       const disk = await get(volume.id);
       if (!disk || disk.status === 'DELETING') return false;
+      if (volume.version !== undefined && volume.version !== disk.labelFingerprint)
+        throw new GceError(412, 'conditionNotMet', `the labels of ${volume.id} have changed`);
       const labels = { ...disk.labels, ...toLabels(changes) };
       for (const [key, value] of Object.entries(labels)) if (value === '') delete labels[key];
       // Refused if the labels have changed meanwhile.

@@ -39,7 +39,7 @@ export interface Cloud {
   volumes(wanted: { roles: readonly Role[]; workspace?: string; from?: string }): Promise<Volume[]>;
   /** Begins to create a volume, once for the same `key`. */
   createVolume(plan: VolumePlan): Promise<void>;
-  /** Changes these labels. False if the volume is gone. */
+  /** Changes these labels. False if the volume is gone. Rejects, for now, if it has another version by now. */
   labelVolume(volume: Volume, labels: Labels): Promise<boolean>;
   /** False if it is in use. */
   deleteVolume(id: string): Promise<boolean>;
@@ -115,6 +115,8 @@ export interface Volume {
   attachedTo: string | null;
   createdAt: Date | null;
   labels: Labels;
+  /** Changes with the labels, where the cloud can change them on a condition. */
+  version?: string | undefined;
 }
 
 export interface Snapshot {

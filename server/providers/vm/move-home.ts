@@ -75,5 +75,5 @@ async function takePlace(
   for (const { id } of await cloud.snapshots({ roles: ['move'], from: home.id }))
     await cloud.deleteSnapshot(id);
   context.log(`home: moved from ${home.zone} to ${copy.zone}`);
-  return { ...copy, labels: { ...copy.labels, ...labels } };
+  return { ...copy, labels: { ...copy.labels, ...labels }, version: undefined };
 }
