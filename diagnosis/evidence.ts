@@ -94,7 +94,7 @@ export const cover = (windows: readonly { at: number; ms: number }[], span: Span
   windows.some((window) => window.at + window.ms >= span.to - uncoveredMs);
 
 /** An event loop that is this late is noticeable as a slow echo by itself. */
-const busyLoopMs = 60;
+export const busyLoopMs = 80;
 /** Of a window. A process that waits that much for a CPU answers a key some tens of milliseconds later. */
 const busyWaitPercent = 25;
 

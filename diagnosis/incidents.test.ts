@@ -53,6 +53,14 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     }),
   ],
   [
+    'the Wi-Fi changed, which was noticed when the session had already continued',
+    'client-network-changed',
+    '2.1 s without a connection: this machine changed its network; resumed through tokyo.',
+    evidenceOf({
+      events: [...gap({ from: 100, to: 102.1, silent: 1.7 }), { kind: 'network-changed', at: second(102.3) }],
+    }),
+  ],
+  [
     'packets were lost on the way to the satellite',
     'client-network-lossy',
     'Slow for 40 s (720 ms instead of 24 ms): the network between this machine and the satellite lost or delayed packets.',
@@ -70,6 +78,26 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
           ? { toSatellite: leg(10, { p95: 2_900, unanswered: 2 }), toAgent: leg(24, { p95: 3_000 }) }
           : {},
       events: [{ kind: 'stalled', at: second(206), path: tokyo, ms: 3_000 }],
+    }),
+  ],
+  [
+    'both networks lost packets, and the satellite was not busy',
+    'client-network-lossy',
+    'Slow for 40 s (2.1 s instead of 24 ms): the network between this machine and the satellite lost or delayed packets.',
+    evidenceOf({
+      windows: (seconds) =>
+        slow(seconds)
+          ? {
+              toSatellite: leg(740, { p95: 750 }),
+              satelliteToAgent: leg(250, { p95: 910 }),
+              toAgent: leg(970, { p95: 2_100 }),
+            }
+          : {},
+      around: {
+        satellites: [190, 205, 220, 235].map((seconds) => ({
+          ...{ satellite: 'tokyo', at: second(seconds), ms: 15_000, loopDelayMs: 28 },
+        })),
+      },
     }),
   ],
   [
@@ -150,7 +178,8 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     'satellite-overloaded',
     'Slow for 40 s (780 ms instead of 24 ms): the satellite tokyo was too busy.',
     evidenceOf({
-      windows: (seconds) => (slow(seconds) ? { toSatellite: leg(600), toAgent: leg(650) } : {}),
+      windows: (seconds) =>
+        slow(seconds) ? { toSatellite: leg(300), satelliteToAgent: leg(320), toAgent: leg(650) } : {},
       around: { satellites: [{ satellite: 'tokyo', at: second(205), ms: 15_000, loopDelayMs: 310 }] },
     }),
   ],
@@ -167,6 +196,22 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
               toAgent: leg(140, { p95: 400 }),
             }
           : {},
+    }),
+  ],
+  [
+    'the satellite was too busy, and packets to the workspace waited longest',
+    'satellite-overloaded',
+    'Slow for 40 s (821 ms instead of 24 ms): the satellite tokyo was too busy.',
+    evidenceOf({
+      windows: (seconds) =>
+        slow(seconds)
+          ? {
+              toSatellite: leg(113, { p95: 213 }),
+              satelliteToAgent: leg(301, { p95: 610 }),
+              toAgent: leg(412, { p95: 821 }),
+            }
+          : {},
+      around: { satellites: [{ satellite: 'tokyo', at: second(205), ms: 15_000, loopDelayMs: 484 }] },
     }),
   ],
   [
@@ -226,6 +271,38 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     evidenceOf({
       windows: (seconds) => (slow(seconds) ? { satelliteToAgent: leg(500), toAgent: leg(640) } : {}),
       workspace: (seconds) => (slow(seconds) ? { host: { ...idle, throttledPercent: 70 } } : {}),
+    }),
+  ],
+  [
+    'the workspace had no CPU time, and once no answer for four seconds',
+    'workspace-cpu-starved',
+    'Slow for 40 s (936 ms instead of 24 ms): the workspace had too little CPU time.',
+    evidenceOf({
+      windows: (seconds) =>
+        slow(seconds) ? { satelliteToAgent: leg(500, { p95: 800 }), toAgent: leg(640, { p95: 936 }) } : {},
+      workspace: (seconds) =>
+        slow(seconds) ? { host: { ...idle, cpuWaitPercent: 98, loopDelayMs: 300 } } : {},
+      events: [{ kind: 'stalled', at: second(235), path: tokyo, ms: 4_000 }],
+    }),
+  ],
+  [
+    'this machine had no CPU time, and a satellite that was late for a moment',
+    'client-overloaded',
+    'No answer 2 times within 5 s, for up to 2.5 s: this machine was too busy to handle the connection in time.',
+    evidenceOf({
+      windows: (seconds) =>
+        seconds === 200
+          ? {
+              toSatellite: leg(600, { p95: 1_000 }),
+              toAgent: leg(800, { p95: 1_200 }),
+              host: { ...idle, cpuWaitPercent: 90, loopDelayMs: 600 },
+            }
+          : {},
+      events: [
+        { kind: 'stalled', at: second(205), path: tokyo, ms: 2_000 },
+        { kind: 'stalled', at: second(208), path: tokyo, ms: 2_500 },
+      ],
+      around: { satellites: [{ satellite: 'tokyo', at: second(200), ms: 15_000, loopDelayMs: 151 }] },
     }),
   ],
   [

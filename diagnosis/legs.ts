@@ -44,12 +44,15 @@ export function excessOf(spell: Spell, evidence: Evidence): Excess {
 /** Less is what round trips differ by anyway. */
 const minExcessMs = 30;
 /** Two legs are late alike if the smaller excess is at least this part of the other. */
-const alikeShare = 0.35;
+const alikeShare = 0.25;
 
 /** A leg has nothing to do with a spell if its excess is at most this part of the whole. */
 const asUsualShare = 0.2;
 /** So late an answer that the agent's own measurement was lost with it. */
 const missingMs = 1_000;
+
+/** True if a leg was measured and not late. */
+export const isAsUsual = (excessMs: number | null): boolean => excessMs !== null && excessMs < minExcessMs;
 
 /** True if both legs were late: what they have in common is the satellite. */
 export const isBoth = ({ near, far }: Excess): boolean =>

@@ -1,4 +1,4 @@
-import type { IncidentKind } from '@cde/api/diagnosis-values.ts';
+import { type IncidentKind, windowMs } from '@cde/api/diagnosis-values.ts';
 import type { Recording, SessionEvent, SessionWindow, Span } from './evidence.ts';
 
 /** A time in which a person noticed something, before anything is known of its cause. */
@@ -27,18 +27,28 @@ export const spanOfSpell = ({ from, to }: Spell, { knownUntil }: Recording): Spa
 /** Shorter gaps look like ordinary jitter to a person. */
 const noticeableGapMs = 1_000;
 
+/** Two windows. */
+const longSlowMs = 1.5 * windowMs;
+
 /** Finds everything noticeable in a session, oldest first. */
 export function findSpells(session: Recording): Spell[] {
   const drops = findDrops(session.events);
   const covered = (at: number) => drops.some(({ from, to }) => at >= from && (to === null || at <= to));
   const stalls = findStalls(session.events).filter(({ from, to }) => !covered(from) && !covered(to!));
-  const slow = findSlow(session).filter(
-    ({ from, to }) =>
-      ![...drops, ...stalls].some((other) => other.from <= to! && (other.to ?? Infinity) >= from),
+  // What an interruption does to the windows around it is part of it.
+  const undisturbed = session.windows.filter(
+    ({ at, ms }) => !drops.some(({ from, to }) => from <= at + ms && (to ?? Number.POSITIVE_INFINITY) >= at),
   );
-  return [...drops, ...stalls, ...slow, ...findEnd(session.events)].sort(
-    (one, other) => one.from - other.from,
-  );
+  const slow = findSlow({ ...session, windows: undisturbed }, session.windows);
+  // A stall in a long slow spell is part of it; else the slow window is what the stall did to it.
+  const meet = (one: Spell, other: Spell) => one.from <= other.to! && other.from <= one.to!;
+  const isLonger = (one: Spell, stall: Spell) =>
+    one.to! - one.from >= longSlowMs && one.to! - one.from > stall.to! - stall.from;
+  const told = [
+    ...stalls.filter((stall) => !slow.some((one) => meet(one, stall) && isLonger(one, stall))),
+    ...slow.filter((one) => !stalls.some((stall) => meet(one, stall) && !isLonger(one, stall))),
+  ];
+  return [...drops, ...told, ...findEnd(session.events)].sort((one, other) => one.from - other.from);
 }
 
 function findDrops(events: readonly SessionEvent[]): Spell[] {
@@ -100,11 +110,11 @@ const slowerByMs = 100;
 const bulkBytes = 2_000_000;
 const slowerInBulkByMs = 600;
 
-function findSlow({ windows }: Recording): Spell[] {
+function findSlow({ windows }: Recording, all: readonly SessionWindow[]): Spell[] {
   const found: Spell[] = [];
   let last: { window: SessionWindow; spell: Spell } | undefined;
   for (const window of windows) {
-    const slow = slowness(window, windows);
+    const slow = slowness(window, all);
     if (!slow) continue;
     const to = window.at + window.ms;
     const follows = last && window.at - (last.window.at + last.window.ms) <= window.ms * 1.5;

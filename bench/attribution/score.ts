@@ -70,7 +70,7 @@ export function judge(played: Played, rename: (cause: string) => string = (cause
     from: Math.min(...injected.map(({ from }) => from)),
     to: Math.max(...injected.map(({ to }) => to)),
   };
-  const about = finals.filter((each) => overlap(each, faults) > 0);
+  const about = finals.filter((each) => overlap(each, faults) >= 0);
   const weight = (each: Sighting) =>
     truth === 'proxy-interference' ? each.from : (each.to ?? played.endedAt) - each.from;
   // A named incident of the fault itself counts before one of the fault beside it.

@@ -3,6 +3,7 @@ import { spanOfSpell } from '../spells.ts';
 
 /** A change is noticed within a second; a connection can be lost before and after that. */
 const aroundMs = 5_000;
+const afterMs = 2_000;
 
 export const clientNetworkChanged: Rule = {
   cause: 'client-network-changed',
@@ -10,7 +11,7 @@ export const clientNetworkChanged: Rule = {
     if (spell.kind === 'slow') return null;
     const { from, to } = spanOfSpell(spell, session);
     const isChanged = session.events.some(
-      (event) => event.kind === 'network-changed' && event.at >= from - aroundMs && event.at <= to,
+      (event) => event.kind === 'network-changed' && event.at >= from - aroundMs && event.at <= to + afterMs,
     );
     if (!isChanged) return null;
     return {

@@ -1,7 +1,8 @@
 import { busyReason, overlaps, windowsIn } from '../evidence.ts';
-import { excessOf, isBoth, isNear } from '../legs.ts';
+import { excessOf, isAsUsual, isBoth, isNear } from '../legs.ts';
 import { type Rule, sure, trip } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
+import { satelliteLoad } from './satellite-load.ts';
 import { isEmbedded, satelliteRan } from './server-unreachable.ts';
 
 /** Codes of a path that fell silent, as it does when packets are lost; not of one that was closed. */
@@ -12,7 +13,7 @@ const silentAfterMs = 2_000;
 export const clientNetworkLossy: Rule = {
   cause: 'client-network-lossy',
   judge(spell, evidence) {
-    const { session, nameOf, satellites } = evidence;
+    const { session, nameOf } = evidence;
     const during = spanOfSpell(spell, session);
     if (spell.kind === 'drop' || spell.kind === 'ended') {
       const isSilent =
@@ -50,19 +51,18 @@ export const clientNetworkLossy: Rule = {
     const excess = excessOf(spell, evidence);
     const windows = windowsIn(session.windows, during);
     const unanswered = windows.reduce((sum, { toSatellite }) => sum + (toSatellite?.unanswered ?? 0), 0);
-    if (!isNear(excess) && unanswered === 0) return null;
+    if (!isNear(excess) && !isBoth(excess) && unanswered === 0) return null;
     if (windows.some(({ host }) => busyReason(host))) return null;
     const name = spell.path ? nameOf(spell.path.via) : '';
-    const isBusy = windowsIn(satellites, during).some(
-      (window) => window.satellite === name && window.loopDelayMs >= 60,
-    );
-    // What both sides of a satellite see is not the network of one.
-    if (isBusy || isBoth(excess)) return null;
-    // Until it has reported, the satellite may have been late itself.
-    const isHeard = windowsIn(satellites, during).some((window) => window.satellite === name);
-    const isOnlyNetwork = isHeard || spell.path?.kind !== 'relay' || excess.far !== null;
+    // What both sides of a satellite see is not the network of one, unless the satellite says that it was not late.
+    const isLater = (excess.near ?? 0) >= (excess.far ?? 0);
+    const load = satelliteLoad(spell, evidence);
+    const isBusy = load === 'busy' && !isAsUsual(excess.far);
+    if (isBusy || (isBoth(excess) && (load === 'unknown' || !isLater))) return null;
+    const isOnlyNetwork =
+      !isBoth(excess) && (load === 'idle' || spell.path?.kind !== 'relay' || excess.far !== null);
     return {
-      confidence: !isNear(excess) ? sure.named : isOnlyNetwork ? sure.strong : sure.likely,
+      confidence: !isNear(excess) && !isBoth(excess) ? sure.named : isOnlyNetwork ? sure.strong : sure.likely,
       because: 'the network between this machine and the satellite lost or delayed packets',
       evidence: [
         `Round trips to ${name || 'the satellite'} took ${trip(excess.near ?? 0)} longer than usual.`,

@@ -2,6 +2,7 @@ import { busyReason, cover, overlaps, windowsIn } from '../evidence.ts';
 import { excessOf, isBoth, isFar } from '../legs.ts';
 import { type Rule, sure, trip } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
+import { satelliteLoad } from './satellite-load.ts';
 
 export const satelliteAgentNetwork: Rule = {
   cause: 'satellite-agent-network',
@@ -26,12 +27,14 @@ export const satelliteAgentNetwork: Rule = {
       };
     }
     const excess = excessOf(spell, evidence);
-    if (!isFar(excess) || isBoth(excess)) return null;
+    const isLater = (excess.far ?? 0) > (excess.near ?? 0);
+    if (isBoth(excess) ? !isLater || satelliteLoad(spell, evidence) !== 'idle' : !isFar(excess)) return null;
     const windows = windowsIn(workspace, during);
     if (windows.some(({ host }) => busyReason(host))) return null;
     return {
       // A workspace that has not reported may be too busy for it.
-      confidence: cover(windows, during) && excess.far !== null ? sure.strong : sure.likely,
+      confidence:
+        cover(windows, during) && excess.far !== null && !isBoth(excess) ? sure.strong : sure.likely,
       because: `the network between ${name} and the workspace lost or delayed packets`,
       evidence: [
         `Round trips from the workspace to ${name} took ${trip(excess.far ?? excess.beyond!)} longer than usual.`,

@@ -1,9 +1,7 @@
-import { windowsIn } from '../evidence.ts';
-import { excessOf, isBoth, isNear } from '../legs.ts';
+import { busyLoopMs, windowsIn } from '../evidence.ts';
+import { excessOf, isAsUsual, isBoth, isNear } from '../legs.ts';
 import { type Rule, sure, trip } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
-
-const busyLoopMs = 60;
 
 export const satelliteOverloaded: Rule = {
   cause: 'satellite-overloaded',
@@ -33,7 +31,9 @@ export const satelliteOverloaded: Rule = {
         ],
       };
     }
-    if (excess.near !== null && !isNear(excess) && spell.kind === 'slow') return null;
+    // A satellite that is late is late for the agent, too.
+    if (isAsUsual(excess.far)) return null;
+    if (excess.near !== null && !isNear(excess) && !isBoth(excess) && spell.kind === 'slow') return null;
     return {
       confidence: sure.strong,
       because: `the satellite ${name} was too busy`,

@@ -1,23 +1,18 @@
-import { cover, type Evidence, overlaps, windowsIn } from '../evidence.ts';
+import { cover, type Evidence, overlaps } from '../evidence.ts';
 import { type Rule, span, sure } from '../rule.ts';
 import { type Spell, spanOfSpell } from '../spells.ts';
+import { satelliteReports } from './satellite-load.ts';
 
 /** The satellite inside the server is named so, with a suffix on further replicas. */
 export const isEmbedded = (spell: Spell, nameOf: (url: string) => string): boolean =>
   spell.path?.kind === 'relay' && /^embedded(-|$)/.test(nameOf(spell.path.via));
-
-/** What the server's satellite reported of itself around a spell. */
-const reportsOf = (spell: Spell, { session, satellites, nameOf }: Evidence) => {
-  const name = spell.path ? nameOf(spell.path.via) : '';
-  return windowsIn(satellites, spanOfSpell(spell, session)).filter(({ satellite }) => satellite === name);
-};
 
 /** The server reports its load all the time. A longer pause of its own is no load. */
 const frozenMs = 2_000;
 
 /** True if the satellite of the path ran during the whole spell, by its own account. */
 export const satelliteRan = (spell: Spell, evidence: Evidence): boolean => {
-  const reports = reportsOf(spell, evidence);
+  const reports = satelliteReports(spell, evidence);
   return (
     cover(reports, spanOfSpell(spell, evidence.session)) &&
     reports.every(({ loopDelayMs }) => loopDelayMs < frozenMs)
@@ -29,7 +24,7 @@ export const serverUnreachable: Rule = {
   judge(spell, evidence) {
     const { session, nameOf } = evidence;
     if (spell.kind === 'slow' || !isEmbedded(spell, nameOf)) return null;
-    const frozen = Math.max(0, ...reportsOf(spell, evidence).map(({ loopDelayMs }) => loopDelayMs));
+    const frozen = Math.max(0, ...satelliteReports(spell, evidence).map(({ loopDelayMs }) => loopDelayMs));
     if (frozen >= frozenMs)
       return {
         confidence: sure.strong + 0.05,

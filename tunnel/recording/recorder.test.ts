@@ -182,6 +182,14 @@ test('a loss is recorded with the silence before it, and the news come with the 
   ]);
 });
 
+test('a change of the network is noticed with the loss that it causes', async () => {
+  await seconds(3);
+  addresses = '192.0.2.99';
+  recorder.changed(change('lost', 'satellite-lost'));
+  recorder.changed(change('resumed'));
+  expect(eventsAfterOpening().map(({ kind }) => kind)).toEqual(['network-changed', 'lost', 'resumed']);
+});
+
 test('an answer that is late is a stall', async () => {
   const late = Promise.withResolvers<RoundTrip>();
   answer = () => late.promise;

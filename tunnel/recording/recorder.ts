@@ -112,16 +112,19 @@ export async function recordSession(
     if (now.writes !== last.writes) usedAt = now.wall;
     // What was sent says nothing: a person types on while nothing arrives.
     if (now.received !== last.received) heardAt = now.wall;
-    const addressesNow = addresses();
-    if (addressesNow !== network) {
-      network = addressesNow;
-      // Without any address it is offline, and changes when it has one again.
-      if (addressesNow !== '') add({ kind: 'network-changed', at: now.wall });
-    }
+    compareAddresses(now.wall);
     const isUsed = now.wall - usedAt < usedForMs;
     last = now;
     if (isUsed && hasPath) sendProbe(now.wall);
     if (now.wall - window.at >= windowMs) void closeWindow(now.wall, isUsed);
+  }
+
+  function compareAddresses(at: number): void {
+    const now = addresses();
+    if (now === network) return;
+    network = now;
+    // Without any address it is offline, and changes when it has one again.
+    if (now !== '') add({ kind: 'network-changed', at });
   }
 
   /** A pause in which no timer ran: the machine slept, unless the process waited for a CPU meanwhile. */
@@ -209,6 +212,8 @@ export async function recordSession(
         return;
       }
       epoch++;
+      // A path can be found again before the next look.
+      compareAddresses(at);
       if (what === 'lost') {
         const isUsed = at - usedAt < usedForMs;
         add({ kind: 'lost', at, path, reason: codeOf(reason), silentMs: isUsed ? at - heardAt : 0 });
