@@ -472,6 +472,15 @@ describe('what is no incident', () => {
     const windows = () => ({ toSatellite: leg(280), toAgent: leg(300) });
     expect(findIncidents(evidenceOf({ windows }))).toEqual([]);
   });
+  test('what waits behind a download, and what catches up after a drop', () => {
+    const events: SessionEvent[] = [
+      { kind: 'stalled', at: second(150), path: tokyo, ms: 2_500 },
+      ...gap({ from: 200, to: 203, reason: 'satellite-restarted' }),
+      { kind: 'stalled', at: second(207), path: tokyo, ms: 3_600 },
+    ];
+    const windows = (seconds: number) => (between(140, 180)(seconds) ? { bytes: 10_000_000 } : {});
+    expect(findIncidents(evidenceOf({ windows, events })).map(({ kind }) => kind)).toEqual(['drop']);
+  });
   test('keys that wait behind a download of their own', () => {
     const windows = (seconds: number) =>
       between(200, 300)(seconds) ? { toAgent: leg(150), toSatellite: leg(120), bytes: 40_000_000 } : {};

@@ -1,6 +1,6 @@
 import type { LegSample } from '@cde/api/diagnosis.ts';
 import { type Evidence, type SessionWindow, windowsIn } from './evidence.ts';
-import { type Spell, spanOfSpell, usual } from './spells.ts';
+import { minUsualCount, type Spell, spanOfSpell, usual } from './spells.ts';
 
 /** How much longer round trips were than usual during a spell, in milliseconds; null where nothing was measured. */
 export interface Excess {
@@ -12,6 +12,8 @@ export interface Excess {
   far: number | null;
   /** Beyond the satellite: what is left of the whole without the near leg. Null if that was not measured. */
   beyond: number | null;
+  /** Whether it is known what is usual on this path. */
+  isComparable: boolean;
 }
 
 /** A leg explains a spell if at least this part of the excess arose there. */
@@ -34,8 +36,11 @@ export function excessOf(spell: Spell, evidence: Evidence): Excess {
   };
   const whole = over(({ toAgent }) => toAgent) ?? 0;
   const near = over(({ toSatellite }) => toSatellite);
+  const isSame = ({ path }: SessionWindow) =>
+    path?.kind === spell.path?.kind && path?.via === spell.path?.via;
   return {
     ...{ whole, near },
+    isComparable: windows.filter(isSame).length > minUsualCount,
     beyond: near === null ? null : Math.max(0, whole - near),
     far: over(({ satelliteToAgent }) => satelliteToAgent),
   };

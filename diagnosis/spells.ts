@@ -34,7 +34,7 @@ const longSlowMs = 1.5 * windowMs;
 export function findSpells(session: Recording): Spell[] {
   const drops = findDrops(session.events);
   const covered = (at: number) => drops.some(({ from, to }) => at >= from && (to === null || at <= to));
-  const stalls = findStalls(session.events).filter(({ from, to }) => !covered(from) && !covered(to!));
+  const stalls = findStalls(session, drops).filter(({ from, to }) => !covered(from) && !covered(to!));
   // What an interruption does to the windows around it is part of it.
   const undisturbed = session.windows.filter(
     ({ at, ms }) => !drops.some(({ from, to }) => from <= at + ms && (to ?? Number.POSITIVE_INFINITY) >= at),
@@ -72,14 +72,25 @@ function findDrops(events: readonly SessionEvent[]): Spell[] {
 /** Stalls that follow each other within this time are one. */
 const stallsApartMs = 15_000;
 
-function findStalls(events: readonly SessionEvent[]): Spell[] {
+/** What was sent during a drop arrives first, and the rest after it. */
+const catchUpMs = 5_000;
+/** Behind data of the session's own that fills the path, shorter waits are expected. */
+const stallInBulkMs = 4_000;
+
+function findStalls({ events, windows }: Recording, drops: readonly Spell[]): Spell[] {
   const found: Spell[] = [];
   for (const event of events) {
-    if (event.kind !== 'stalled' || event.ms < noticeableGapMs) continue;
+    if (event.kind !== 'stalled') continue;
     const { path, at, ms } = event;
+    const isInBulk = windows.some(
+      (window) => window.bytes > bulkBytes && window.at <= at && at - ms <= window.at + window.ms,
+    );
+    if (ms < (isInBulk ? stallInBulkMs : noticeableGapMs)) continue;
+    if (drops.some(({ to }) => to !== null && at - ms >= to && at - ms <= to + catchUpMs)) continue;
     const last = found.at(-1);
     const isSame = last?.path?.kind === path.kind && last.path.via === path.via;
-    if (last && isSame && at - ms - last.to! <= stallsApartMs) {
+    const isApart = last && drops.some(({ from }) => from >= last.to! && from <= at);
+    if (last && isSame && !isApart && at - ms - last.to! <= stallsApartMs) {
       last.to = at;
       last.stalls!.count++;
       last.stalls!.longestMs = Math.max(last.stalls!.longestMs, ms);
@@ -157,6 +168,8 @@ export function usual(
     .sort((one, other) => one - other);
   // A session that was slow from its first window on has nothing to be compared with but what people accept.
   const lowest = medians[Math.floor(medians.length / 4)] ?? 0;
-  return medians.length < 3 ? Math.min(lowest, unknownUsualMs) : lowest;
+  return medians.length < minUsualCount ? Math.min(lowest, unknownUsualMs) : lowest;
 }
+/** From fewer windows nobody knows what is usual. */
+export const minUsualCount = 3;
 const unknownUsualMs = 80;

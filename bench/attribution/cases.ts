@@ -139,9 +139,10 @@ const variations = [
   'two faults',
 ] as const;
 
-function makeCase(chance: Chance, id: string, cause: Cause, index: number): Case {
+function makeCase(chance: Chance, seed: number, cause: Cause, index: number): Case {
   const fault = makers[cause](chance);
-  let variation: Case['variation'] = variations[(index + 3 * causes.indexOf(cause)) % variations.length]!;
+  let variation: Case['variation'] =
+    variations[(seed + index + 3 * causes.indexOf(cause)) % variations.length]!;
   // A fault before the session has any past to compare with is only noticeable if it interrupts.
   if (cause === 'proxy-interference' && variation === 'at start') variation = 'plain';
   const embedded =
@@ -156,7 +157,7 @@ function makeCase(chance: Chance, id: string, cause: Cause, index: number): Case
     faults[1]!.afterMs = seconds(chance, 0, 12);
   }
   return {
-    ...{ id, title: cause, faults, variation },
+    ...{ id: `${seed}-${cause}-${index + 1}`, title: cause, faults, variation },
     satellite: embedded ? 'embedded' : 'own',
     udp: cause === 'udp-blocked',
     // A connection that is closed is opened again at once: that is only noticeable over a distance.
@@ -186,9 +187,7 @@ export function makeCases(
   const faulty = (only ?? causes).flatMap((cause) => {
     // Each cause has its own numbers, so that `only` repeats the same cases.
     const own = makeChance(seed * 1000 + causes.indexOf(cause));
-    return Array.from({ length: each }, (_, index) =>
-      makeCase(own, `${seed}-${cause}-${index + 1}`, cause, index),
-    );
+    return Array.from({ length: each }, (_, index) => makeCase(own, seed, cause, index));
   });
   const quiet = Array.from(
     { length: quietMinutes > 0 ? Math.ceil(quietMinutes / 10) : 0 },

@@ -94,15 +94,14 @@ async function play(rig: Rig, one: Case): Promise<{ played: Played; final: () =>
       }),
     );
     await delay(one.quietMs);
-    for (const each of undo.splice(0)) each();
     const to = Math.max(...injected.map((each) => each.to));
     const isNamed = () =>
       one.faults.every(({ fault }) => watching.sightings.some((each) => each.cause === fault.cause));
     while (one.faults.length > 0 && Date.now() < to + (isNamed() ? calmMs : namingMs)) await delay(500);
   } finally {
-    for (const each of undo) each();
     await watching.stop();
     await typing.end();
+    for (const each of undo) each();
   }
   const endedAt = Date.now();
   const played: Played = {

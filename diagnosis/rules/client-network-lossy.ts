@@ -60,7 +60,9 @@ export const clientNetworkLossy: Rule = {
     const isBusy = load === 'busy' && !isAsUsual(excess.far);
     if (isBusy || (isBoth(excess) && (load === 'unknown' || !isLater))) return null;
     const isOnlyNetwork =
-      !isBoth(excess) && (load === 'idle' || spell.path?.kind !== 'relay' || excess.far !== null);
+      excess.isComparable &&
+      !isBoth(excess) &&
+      (load === 'idle' || spell.path?.kind !== 'relay' || excess.far !== null);
     return {
       confidence: !isNear(excess) && !isBoth(excess) ? sure.named : isOnlyNetwork ? sure.strong : sure.likely,
       because: 'the network between this machine and the satellite lost or delayed packets',
