@@ -33,6 +33,7 @@ export const permissions = [
   'cleanup:read',
   'cleanup:write',
   'session:read',
+  'health:read',
 ] as const;
 export type Permission = (typeof permissions)[number];
 

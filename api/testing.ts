@@ -4,6 +4,7 @@ import * as cleanup from './cleanup.ts';
 import * as clusters from './clusters.ts';
 import * as diagnosis from './diagnosis.ts';
 import type { Endpoint } from './endpoint.ts';
+import * as health from './health.ts';
 import * as identity from './identity.ts';
 import * as nodes from './nodes.ts';
 import * as ports from './ports.ts';
@@ -25,6 +26,7 @@ export const contract: Record<string, Endpoint> = Object.fromEntries(
     cleanup,
     clusters,
     diagnosis,
+    health,
     identity,
     nodes,
     ports,

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ActivityEvent, Lease, WorkspaceActivity } from '@cde/api/activity.ts';
 import { CleanupCandidate, CleanupReport, StoredCleanupPolicy } from '@cde/api/cleanup.ts';
+import { Health } from '@cde/api/health.ts';
 import { AuditRow, NewToken, Token, User } from '@cde/api/identity.ts';
 import { Node } from '@cde/api/nodes.ts';
 import { WorkspacePort, WorkspacePorts } from '@cde/api/ports.ts';
@@ -52,6 +53,7 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['keep-awake hello --end', z.object({ ended: z.array(Lease).length(1) })],
   ['schedule hello --stop-after 4h --start-on-connect on', WorkspaceActivity],
   ['node list', z.array(Node).min(1)],
+  ['health', Health],
   ['network --by user', NetworkOverview],
   ['network sessions --active', z.array(Session)],
   ['cleanup --dry-run', z.array(CleanupCandidate)],

@@ -5,6 +5,7 @@ import { accessRevocationPlugin, connectionsPlugin } from './connections/plugin.
 import { databasePlugin } from './database/plugin.ts';
 import { diagnosisPlugin } from './diagnosis/plugin.ts';
 import { eventsPlugin } from './events/plugin.ts';
+import { installationHealthPlugin } from './health/plugin.ts';
 import { makeFastify } from './http/fastify.ts';
 import { httpPlugin } from './http/plugin.ts';
 import { identityPlugin } from './identity/plugin.ts';
@@ -72,6 +73,7 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(connectionsPlugin);
   await app.register(diagnosisPlugin);
   await app.register(portsPlugin);
+  await app.register(installationHealthPlugin);
   await app.register(healthPlugin);
   if (web) await app.register(webPlugin, { folder: web, satellites: app.satellites.store.listWebSatellites });
   return app;

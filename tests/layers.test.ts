@@ -35,6 +35,7 @@ const nouns = [
   'connections',
   'diagnosis',
   'ports',
+  'health',
 ];
 const composition = [
   'server/base.ts',

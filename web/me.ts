@@ -30,6 +30,7 @@ export const managesClusters = (role: Role) => role === 'owner';
 export const seesSatellites = (role: Role) => role !== 'member';
 /** Others reach the page too, and see their own sessions there. */
 export const seesNetwork = (role: Role) => role === 'owner' || role === 'auditor';
+export const seesHealth = (role: Role) => role !== 'member';
 export const seesCleanup = (role: Role) => role !== 'member';
 export const managesCleanup = (role: Role) => role === 'owner';
 export const managesSatellites = (role: Role) => role === 'owner';

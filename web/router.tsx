@@ -9,7 +9,15 @@ import {
 } from '@tanstack/react-router';
 import { isSignedOut } from './client.ts';
 import { type RangeName, rangeNames } from './connection/ranges.ts';
-import { meQuery, seesAudit, seesCleanup, seesClusters, seesSatellites, seesUsers } from './me.ts';
+import {
+  meQuery,
+  seesAudit,
+  seesCleanup,
+  seesClusters,
+  seesHealth,
+  seesSatellites,
+  seesUsers,
+} from './me.ts';
 import { type NetworkRange, networkRangeNames } from './network/ranges.ts';
 import { onlyFor } from './only-for.tsx';
 import { queryClient } from './query-client.ts';
@@ -92,6 +100,13 @@ const routeTree = root.addChildren([
         range: rangeNames.find((name) => name === search.range),
         session: text(search.session),
       }),
+    }),
+    createRoute({
+      ...page('/health'),
+      component: onlyFor(
+        seesHealth,
+        lazyRouteComponent(() => import('./health/health-page.tsx'), 'HealthPage'),
+      ),
     }),
     createRoute({
       ...page('/network'),

@@ -11,7 +11,16 @@ import {
 import { useEffect, useRef, useState } from 'react';
 import { call } from './client.ts';
 import { useLiveState } from './live/live.ts';
-import { seesAudit, seesCleanup, seesClusters, seesNetwork, seesSatellites, seesUsers, useMe } from './me.ts';
+import {
+  seesAudit,
+  seesCleanup,
+  seesClusters,
+  seesHealth,
+  seesNetwork,
+  seesSatellites,
+  seesUsers,
+  useMe,
+} from './me.ts';
 import { forgetSessionKey } from './session-key.ts';
 import { Icon, Spinner } from './ui/icons.tsx';
 import { Menu } from './ui/menu.tsx';
@@ -46,6 +55,7 @@ export function Shell() {
           {seesClusters(me.role) && <Link to="/nodes">Nodes</Link>}
           {seesSatellites(me.role) && <Link to="/satellites">Satellites</Link>}
           {seesNetwork(me.role) && <Link to="/network">Network</Link>}
+          {seesHealth(me.role) && <Link to="/health">Health</Link>}
           {seesCleanup(me.role) && <Link to="/cleanup">Cleanup</Link>}
           {seesUsers(me.role) && <Link to="/users">Users</Link>}
           {seesAudit(me.role) && <Link to="/audit">Audit</Link>}

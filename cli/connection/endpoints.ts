@@ -3,6 +3,7 @@ import type * as cleanup from '@cde/api/cleanup.ts';
 import type * as clusters from '@cde/api/clusters.ts';
 import type * as diagnosis from '@cde/api/diagnosis.ts';
 import type { Endpoint, Method } from '@cde/api/endpoint.ts';
+import type * as health from '@cde/api/health.ts';
 import type * as identity from '@cde/api/identity.ts';
 import type * as nodes from '@cde/api/nodes.ts';
 import type * as ports from '@cde/api/ports.ts';
@@ -32,6 +33,7 @@ type A = typeof activity;
 type C = typeof clusters;
 type D = typeof diagnosis;
 type H = typeof sessions;
+type He = typeof health;
 type L = typeof cleanup;
 type I = typeof identity;
 type N = typeof nodes;
@@ -62,6 +64,7 @@ export const postRecording = light<D['postRecording']>(
   `${v1}/workspaces/:workspace/recordings`,
   'body',
 );
+export const getHealth = light<He['getHealth']>('GET', `${v1}/health`);
 export const listIncidents = light<D['listIncidents']>('GET', `${v1}/incidents`);
 export const listSessions = light<H['listSessions']>('GET', `${v1}/sessions`);
 export const getSessionWindows = light<H['getSessionWindows']>('GET', `${v1}/sessions/:session/windows`);

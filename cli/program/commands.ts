@@ -7,6 +7,7 @@ import type { Command } from '../command/command.ts';
 import { completionCommands } from '../completion/commands.ts';
 import { copyCommands } from '../copy/commands.ts';
 import { diagnosisCommands } from '../diagnosis/commands.ts';
+import { healthCommands } from '../health/commands.ts';
 import { homeCommands } from '../homes/commands.ts';
 import { kubernetesCommands } from '../kubernetes/commands.ts';
 import { loginCommands } from '../login/commands.ts';
@@ -47,6 +48,7 @@ export const commands: readonly Command[] = [
   ...nodeCommands,
   ...satelliteCommands,
   ...networkCommands,
+  ...healthCommands,
   ...completionCommands,
 ];
 

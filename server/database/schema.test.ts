@@ -12,6 +12,7 @@ import {
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
 import * as diagnosisSchema from './diagnosis-schema.ts';
+import * as healthSchema from './health-schema.ts';
 import * as idleSchema from './idle-schema.ts';
 import * as schema from './schema.ts';
 
@@ -23,9 +24,12 @@ const deferred = ['templates_active_version_id_fkey', 'workspaces_current_build_
 const declared = 'declared';
 
 const dialect = new PgDialect();
-const tables = Object.values<unknown>({ ...schema, ...idleSchema, ...diagnosisSchema }).filter(
-  (value) => value instanceof PgTable,
-);
+const tables = Object.values<unknown>({
+  ...schema,
+  ...idleSchema,
+  ...diagnosisSchema,
+  ...healthSchema,
+}).filter((value) => value instanceof PgTable);
 const name = (text: string) => `"${text}"`;
 const columnList = (columns: PgColumn[]) => columns.map((column) => name(column.name)).join(', ');
 const inline = (expression: SQL) => {

@@ -132,6 +132,7 @@ const rules: Record<string, Rule> = {
     own: [...people, 'read'],
     foreign: ['auditor', 'owner', 'read'],
   },
+  [`GET ${v1}/health`]: { own: ['template-admin', 'auditor', 'owner', 'read'] },
   [`GET ${v1}/network`]: { own: [...people, 'read'] },
 
   [`GET ${v1}/workspaces/:workspace/ports`]: seeWorkspace,

@@ -14,6 +14,7 @@ import { makeLog } from '../log.ts';
 import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../testing.ts';
 import { makeScriptedProvider } from '../workspaces/scripted-provider.ts';
 import { insertEvents, type NewEvent } from './activity-store.ts';
+import { enqueueAlerts } from './alerts.ts';
 import { defaultCleanupPolicy } from './settings.ts';
 import { makeWebhook, signature, type WebhookBody } from './webhook.ts';
 
@@ -129,6 +130,30 @@ test('a warning of a stop that nothing postpones has no action', async () => {
   await record({ kind: 'warned', cause: 'max-run' });
   await until(() => received.length > 0, 'a delivery');
   expect(received[0]!.body).toMatchObject({ kind: 'warned', cause: 'max-run', action: null });
+  await until(jobs, (left) => left.length === 0);
+});
+
+test('what is wrong with the installation is posted, and that it is over', async () => {
+  received = [];
+  const finding = {
+    ...{ code: 'satellite-offline', severity: 'error' as const, message: 'The satellite tokyo is silent.' },
+    ...{ dependsOn: [], target: 'tokyo' },
+  };
+  const [key, since] = ['satellite-offline:tokyo', new Date('2026-04-01T12:00:00Z')];
+  await database.db.transaction((tx) =>
+    enqueueAlerts(tx, [{ kind: 'health-raised', key, since, finding }], {
+      ...{ now: new Date(), accessUrl: server.url },
+    }),
+  );
+  await until(() => received.length > 0, 'a delivery');
+  const { body, headers, text } = received[0]!;
+  expect(body).toMatchObject({
+    ...{ kind: 'health-raised', key, code: 'satellite-offline', severity: 'error', target: 'tokyo' },
+    ...{ since: since.toISOString(), text: 'The satellite tokyo is silent.' },
+    action: { label: 'Show', url: `${new URL(server.url).origin}/health` },
+  });
+  const [, seconds] = /^t=(\d+),/.exec(String(headers['cde-signature']))!;
+  expect(headers['cde-signature']).toBe(signature(secret, new Date(Number(seconds) * 1000), text));
   await until(jobs, (left) => left.length === 0);
 });
 

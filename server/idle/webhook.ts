@@ -22,7 +22,7 @@ const kinds: readonly ActivityEvent['kind'][] = [
   'deletion-decided',
 ];
 /** With graphile-worker's backoff the last attempt is about half an hour after the first. */
-const maxAttempts = 8;
+export const maxAttempts = 8;
 /** A warning that arrives after the stop it warns of is worse than none. */
 const maxWarningAgeMs = 15 * 60_000;
 const timeoutMs = 10_000;
@@ -126,8 +126,8 @@ export function makeWebhook(deps: {
     // The webhook was removed, or the workspace with its events.
     if (target === null || !row) return;
     if (row.kind === 'warned' && now().getTime() - new Date(row.at).getTime() > maxWarningAgeMs) return;
-    const ownIsLoopback = (await addressesOf(hostOf(new URL(accessUrl())))).some(isLoopback);
-    await post(target, JSON.stringify(toBody(row)), row.id, now(), { allowLoopback: ownIsLoopback });
+    const allowLoopback = await ownIsLoopback(accessUrl());
+    await post(target, JSON.stringify(toBody(row)), row.id, now(), { allowLoopback });
   };
 }
 
@@ -137,8 +137,12 @@ export function signature(secret: string, at: Date, body: string): string {
   return `t=${seconds},v1=${createHmac('sha256', secret).update(`${seconds}.${body}`).digest('hex')}`;
 }
 
+/** A server on this machine may post to this machine. */
+export const ownIsLoopback = async (accessUrl: string): Promise<boolean> =>
+  (await addressesOf(hostOf(new URL(accessUrl)))).some(isLoopback);
+
 /** Posts to the addresses that were checked, and follows no redirect: the name may lead elsewhere a moment later. */
-async function post(
+export async function post(
   { url, secret }: WebhookTarget,
   body: string,
   id: string,

@@ -2,6 +2,7 @@ import { dayMs } from '@cde/api/durations.ts';
 import fp from 'fastify-plugin';
 import { hubPlugin } from '../events/plugin.ts';
 import { isAllowed } from '../identity/auth/authorize.ts';
+import type { AlertBody } from '../idle/alerts.ts';
 import { webhookTask } from '../idle/webhook.ts';
 import { loggerOf } from '../log.ts';
 import { makeAgents } from './agents.ts';
@@ -67,7 +68,10 @@ export const workspacesPlugin = fp(
         lifecycle: app.idle.lifecycle,
       }),
       tasks: {
-        [webhookTask]: (payload) => app.idle.deliver((payload as { eventId: string }).eventId),
+        [webhookTask]: (payload) => {
+          const job = payload as { eventId: string } | { alert: AlertBody };
+          return 'alert' in job ? app.idle.deliverAlert(job.alert) : app.idle.deliver(job.eventId);
+        },
       },
     });
     app.onStart(async () => {

@@ -91,13 +91,51 @@ test('the network page has regions, causes and the worst session, which leads to
   await page.waitForURL(/\/web\/connection\?/);
 });
 
-test('both pages fit a narrow screen, and each control has a name', async () => {
+test('the health page says what is wrong, or that nothing is', async () => {
+  const { page, server } = stage;
+  await page.goto(`${server.url}/health`);
+  await visible(page.getByRole('heading', { name: 'Checks' }));
+  await visible(
+    page
+      .getByText('Nothing is wrong')
+      .or(page.getByRole('list', { name: /^Findings/ }))
+      .first(),
+  );
+  await page.route('**/api/v1/health', (route) =>
+    route.fulfill({
+      json: {
+        at: new Date().toISOString(),
+        checks: [
+          { name: 'database', state: 'passed', because: [] },
+          { name: 'satellites', state: 'failed', because: [] },
+        ],
+        findings: [
+          {
+            ...{ code: 'satellite-offline', severity: 'error', target: 'tokyo', dependsOn: [] },
+            message: 'The satellite tokyo has not reported.',
+            hint: 'Check its process, and that it reaches the server.',
+            actions: [{ kind: 'list-satellites' }],
+            since: new Date(Date.now() - 600_000).toISOString(),
+          },
+        ],
+      },
+    }),
+  );
+  await page.getByRole('button', { name: 'Check again' }).click();
+  const findings = page.getByRole('list', { name: /^Findings/ });
+  await visible(findings.getByText('The satellite tokyo has not reported.'));
+  await visible(findings.getByText('satellite-offline'));
+  await picture(page, 'health');
+  await page.unroute('**/api/v1/health');
+});
+
+test('the pages fit a narrow screen, and each control has a name', async () => {
   const { page, server } = stage;
   const usual = page.viewportSize()!;
-  for (const url of [connection, `${server.url}/network`]) {
+  for (const url of [connection, `${server.url}/network`, `${server.url}/health`]) {
     await page.setViewportSize(usual);
     await page.goto(url);
-    await visible(page.locator('.chart canvas').first());
+    await visible(page.locator('.chart canvas, .facts').first());
     expect(await nameless(page)).toEqual([]);
     await page.setViewportSize({ width: 360, height: 740 });
     await until(

@@ -3,10 +3,9 @@ import type { Finding } from '@cde/api/findings.ts';
 import type { Context } from '../../command/context.ts';
 import { type Blocks, type Format, line, type Result, result } from '../../command/result.ts';
 import { exitCodes } from '../../failure/exit-codes.ts';
-import { adviceLines } from '../../output/actions.ts';
-import { clean } from '../../output/output.ts';
 import { accountChecks } from './account.ts';
 import { editorCheck } from './editor.ts';
+import { findingLines } from './finding.ts';
 import { networkChecks } from './network.ts';
 import { sshCheck } from './ssh.ts';
 import { workspaceCheck } from './workspace.ts';
@@ -75,15 +74,5 @@ function view({ checks, findings }: Diagnosis, { colors: c }: Format): Blocks {
     ...findings.flatMap((finding) => [line(''), ...findingLines(finding, c).map(line)]),
     findings.length === 0 && line(''),
     findings.length === 0 && line('Nothing is wrong.'),
-  ];
-}
-
-/** As an error is printed. */
-function findingLines(finding: Finding, c: Format['colors']): string[] {
-  const color = { error: c.red, warning: c.yellow, info: c.cyan }[finding.severity];
-  return [
-    `${color(`${finding.severity}:`)} ${clean(finding.message)} ${c.dim(`[${finding.code}]`)}`,
-    ...(finding.detail?.split('\n') ?? []).map((text) => `  ${clean(text)}`),
-    ...adviceLines(finding).map((text) => `  → ${clean(text)}`),
   ];
 }

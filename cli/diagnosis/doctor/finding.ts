@@ -1,5 +1,8 @@
 import type { Finding } from '@cde/api/findings.ts';
+import type { Format } from '../../command/result.ts';
 import { toFailure } from '../../failure/failure.ts';
+import { adviceLines } from '../../output/actions.ts';
+import { clean } from '../../output/output.ts';
 
 /** A finding without what is empty. */
 export function makeFinding(
@@ -19,4 +22,14 @@ export function findingOf(error: unknown, severity: Finding['severity'] = 'error
     ...(hint && { hint }),
     ...(actions && { actions: [...actions] }),
   });
+}
+
+/** As an error is printed. */
+export function findingLines(finding: Finding, c: Format['colors']): string[] {
+  const color = { error: c.red, warning: c.yellow, info: c.cyan }[finding.severity];
+  return [
+    `${color(`${finding.severity}:`)} ${clean(finding.message)} ${c.dim(`[${finding.code}]`)}`,
+    ...(finding.detail?.split('\n') ?? []).map((text) => `  ${clean(text)}`),
+    ...adviceLines(finding).map((text) => `  → ${clean(text)}`),
+  ];
 }

@@ -29,6 +29,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'cleanup:read': 'any',
     'cleanup:write': 'any',
     'session:read': 'any',
+    'health:read': 'any',
   },
   'template-admin': {
     'workspace:create': 'own',
@@ -44,6 +45,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'token:own': 'own',
     'cleanup:read': 'any',
     'session:read': 'own',
+    'health:read': 'any',
   },
   auditor: {
     'workspace:create': 'own',
@@ -60,6 +62,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'metrics:read': 'any',
     'cleanup:read': 'any',
     'session:read': 'any',
+    'health:read': 'any',
   },
   member: {
     'workspace:create': 'own',
@@ -87,6 +90,7 @@ const scopePermissions: Record<Exclude<Scope, 'all'>, Permission[]> = {
     'metrics:read',
     'cleanup:read',
     'session:read',
+    'health:read',
   ],
   connect: ['public', 'workspace:read', 'workspace:connect', 'template:read', 'user:read'],
 };

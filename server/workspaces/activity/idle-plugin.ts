@@ -3,6 +3,7 @@ import fp from 'fastify-plugin';
 import { Counter, Gauge } from 'prom-client';
 import { builds } from '../../database/schema.ts';
 import { removeOldActivity } from '../../idle/activity-store.ts';
+import { type AlertBody, makeAlertDelivery } from '../../idle/alerts.ts';
 import { makePolicyResolver } from '../../idle/effective.ts';
 import { makeLifecycle, type WorkspaceLifecycle } from '../../idle/lifecycle.ts';
 import { makeStopSections, type ShutdownScript } from '../../idle/policy-source.ts';
@@ -34,6 +35,8 @@ declare module 'fastify' {
       shutdownScript: (buildId: string) => Promise<ShutdownScript | null>;
       /** Posts an event to the webhook. */
       deliver: (eventId: string) => Promise<void>;
+      /** Posts what is wrong with the installation to the webhook. */
+      deliverAlert: (alert: AlertBody) => Promise<void>;
       /** One sweep now; null if another replica is at it. For tests. */
       sweep: ReturnType<typeof makeIdleWorker>['runOnce'];
     };
@@ -75,6 +78,7 @@ export const idlePlugin = fp(
     activityRoutes(app, { database, activities, shutdowns, sweep, unused });
     cleanupSettingsRoutes(app, { settings });
     cleanupReportRoute(app, { database, now });
+    const deliverAlert = makeAlertDelivery({ settings, now, accessUrl: () => config.accessUrl });
     const deliver = makeWebhook({ database, settings, now, accessUrl: () => config.accessUrl });
 
     const stops = new Counter({
@@ -135,6 +139,7 @@ export const idlePlugin = fp(
       lifecycle,
       shutdownScript,
       deliver,
+      deliverAlert,
       sweep: worker.runOnce,
     });
   },
