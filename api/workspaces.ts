@@ -4,6 +4,7 @@ import { IdleState } from './activity.ts';
 import { AgentStats, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { HostPort, Id, Moment, maxInteger, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
+import { addressPolicies } from './recorded-addresses.ts';
 import { ParameterValues } from './template-parameters.ts';
 
 /** What was asked for. */
@@ -163,6 +164,10 @@ export const TicketReply = z.object({
     }),
   ),
   paths: z.array(PathKind).default(['relay']).describe('The kinds of path that the session can use'),
+  recordedAddresses: z
+    .enum(addressPolicies)
+    .optional()
+    .describe('How much the client may report of the addresses of direct paths; absent: all'),
 });
 export type TicketReply = z.infer<typeof TicketReply>;
 

@@ -5,6 +5,7 @@ import { isLoopbackHost, isWildcardHost, listenAddress, listenUrl } from '@cde/a
 import { PathKind } from '@cde/api/agent.ts';
 import { HostPort, WildcardName } from '@cde/api/names.ts';
 import { PortLevel } from '@cde/api/ports.ts';
+import { addressPolicies } from '@cde/api/recorded-addresses.ts';
 import {
   describeSettings as describe,
   kebabCase,
@@ -254,6 +255,11 @@ const settings = {
     schema: z.enum(['off', ...PortLevel.options]),
     default: 'public',
     help: 'Widest level that ports can be shared at: off, owner, signed-in, public',
+  },
+  recordingAddresses: {
+    schema: z.enum(addressPolicies),
+    default: 'full',
+    help: 'What recordings of sessions keep of the addresses of direct paths: full, network (/24 or /48), none',
   },
   recordingSampleDays: {
     schema: days.min(1).max(60),

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { CallError } from '@cde/api/client.ts';
 import type { ClientEvent, ClientWindow } from '@cde/api/diagnosis.ts';
 import { type IncidentKind, maxReportAgeMs } from '@cde/api/diagnosis-values.ts';
+import { type AddressPolicy, withKeptAddresses } from '@cde/api/recorded-addresses.ts';
 import type { Recorded, Recorder } from '@cde/tunnel/recording/recorder.ts';
 import type { PathChange } from '@cde/tunnel/selection/history.ts';
 import type { Session } from '@cde/tunnel/session/session.ts';
@@ -49,6 +50,8 @@ export function recordWorkspaceSession(
   session: Session,
   options: {
     nameOf: (url: string) => string;
+    /** How much of the addresses of direct paths may leave this machine. */
+    addresses: AddressPolicy;
     onIncident?: ((incident: ToldIncident) => void) | undefined;
   },
 ): SessionRecording {
@@ -138,8 +141,8 @@ function makeDelivery(
           batch: number,
           startedAgoMs: Math.max(0, sentAt - options.startedAt),
           client: { version: ownVersion(), platform: process.platform },
-          windows: aged(recorded.windows) as ClientWindow[],
-          events: aged(recorded.events) as ClientEvent[],
+          windows: withKeptAddresses(aged(recorded.windows) as ClientWindow[], options.addresses),
+          events: withKeptAddresses(aged(recorded.events) as ClientEvent[], options.addresses),
         },
       });
       undelivered = undefined;

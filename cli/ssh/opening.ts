@@ -205,6 +205,7 @@ export async function openWorkspaceSession(
       });
       recording = recordWorkspaceSession(context, reference, session, {
         nameOf: (url) => good.satellites.find((each) => each.url === url)?.name ?? url,
+        addresses: good.recordedAddresses ?? 'full',
         onIncident,
       });
       return { session, opening: good };

@@ -32,7 +32,11 @@ export const connectionsPlugin = fp(
   async (app) => {
     const { config, database, keys, now, relay, satellites, connectionPolicy: policy } = app;
     const log = loggerOf(app);
-    const issueTicket = makeTickets({ database, keys, now, satellites: satellites.forClients, policy });
+    const issueTicket = makeTickets({
+      ...{ database, keys, now, policy },
+      satellites: satellites.forClients,
+      recordedAddresses: config.recordingAddresses,
+    });
     app.decorate('issueTicket', issueTicket);
 
     app.accessRevocation.watch({

@@ -1,4 +1,5 @@
 import { Problem } from '@cde/api/problem.ts';
+import type { AddressPolicy } from '@cde/api/recorded-addresses.ts';
 import type { TicketReply } from '@cde/api/workspaces.ts';
 import { importPublicKey } from '@cde/tunnel/auth/keys.ts';
 import { v7 } from 'uuid';
@@ -19,10 +20,11 @@ export interface TicketDeps {
   now: () => Date;
   satellites: SatelliteRegistry['forClients'];
   policy: ConnectionPolicy;
+  recordedAddresses: AddressPolicy;
 }
 
 /** Issues tickets for a workspace's current agent, bound to the client's key. */
-export function makeTickets({ database, keys, now, satellites, policy }: TicketDeps) {
+export function makeTickets({ database, keys, now, satellites, policy, recordedAddresses }: TicketDeps) {
   /** `limits` is for a satellite that serves a browser: the ticket opens only these targets, and only through that satellite. */
   return async function issue(
     actor: UserActor,
@@ -92,6 +94,7 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
         agentRttMs: measured.find(({ url }) => url === location.url)?.rttMs ?? null,
       })),
       paths,
+      recordedAddresses,
     };
   };
 }

@@ -234,3 +234,32 @@ test('the overview has groups, causes, the worst and the hours of the day', asyn
   for (const wrong of ['timeZone=Nowhere', `from=${since(0)}&to=${since(10)}`, 'from=2001-01-01T00:00:00Z'])
     expect((await server.request(ada, 'GET', `${v1}/network?${wrong}`)).status).toBe(400);
 });
+
+test.each([
+  ['network', '203.0.113.0/24'],
+  ['none', ''],
+] as const)('with addresses set to %s, recordings keep no more', async (policy, kept) => {
+  const own = await makeTestServer({ CDE_RECORDING_ADDRESSES: policy });
+  try {
+    const owner = await own.addUser('own', 'owner');
+    await own.request(owner, 'POST', `${v1}/templates`, {
+      files: { 'template.yaml': 'name: plain\nprovider: local\n' },
+    });
+    const { id: workspace } = await addWorkspace(own, owner, 'web');
+    const id = randomUUID();
+    const path = { kind: 'direct-tcp', via: '203.0.113.9:22' } as const;
+    await postBatch(own, owner, workspace, {
+      ...{ id, windows: windowsAgo(20_000, 0, { path }) },
+      events: [{ kind: 'opened', agoMs: 20_000, path }],
+    });
+    const { body } = await own.request(owner, 'GET', `${v1}/sessions/${id}/windows`);
+    expect(body.session.path).toEqual({ kind: 'direct-tcp', via: kept });
+    expect(body.items[0].path).toEqual({ kind: 'direct-tcp', via: kept });
+    const { rows } = await own.database.pool.query(
+      "SELECT event FROM session_events WHERE event::text LIKE '%113.9%'",
+    );
+    expect(rows).toEqual([]);
+  } finally {
+    await own.close();
+  }
+});

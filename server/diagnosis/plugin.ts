@@ -1,4 +1,5 @@
 import * as api from '@cde/api/diagnosis.ts';
+import { withKeptAddresses } from '@cde/api/recorded-addresses.ts';
 import * as sessionsApi from '@cde/api/sessions.ts';
 import fp from 'fastify-plugin';
 import { serve, serveAgent } from '../http/serve.ts';
@@ -41,8 +42,14 @@ export const diagnosisPlugin = fp(
 
     serve(app, api.postRecording, async ({ actor, params, body }) => {
       const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');
-      const isNew = await recordings.addBatch(actor.userId, row.id, body);
-      if (isNew && isNoteworthy(body)) await incidents.explain(body.id);
+      // A client of an earlier release sends them whole.
+      const batch = {
+        ...body,
+        windows: withKeptAddresses(body.windows, config.recordingAddresses),
+        events: withKeptAddresses(body.events, config.recordingAddresses),
+      };
+      const isNew = await recordings.addBatch(actor.userId, row.id, batch);
+      if (isNew && isNoteworthy(batch)) await incidents.explain(body.id);
       return { incidents: await incidents.recent(body.id) };
     });
     serveAgent(app, api.postAgentConditions, ({ actor, body }) =>
