@@ -33,6 +33,12 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     }),
   ],
   [
+    'a laptop slept for a moment, and its connection survived',
+    'client-slept',
+    'No answer for 12 s: this machine slept for 12 s.',
+    evidenceOf({ events: [{ kind: 'slept', at: second(123), ms: 12_000 }] }),
+  ],
+  [
     'a laptop was opened in another network',
     'client-slept',
     '98 s without a connection: this machine slept for 90 s; resumed through tokyo.',
@@ -463,6 +469,11 @@ describe('what is no incident', () => {
   });
   test('a gap that is too short to be noticed', () => {
     expect(findIncidents(evidenceOf({ events: gap({ from: 100, to: 100.6 }) }))).toEqual([]);
+  });
+  test('a sleep of a session that nobody uses', () => {
+    const events: SessionEvent[] = [{ kind: 'slept', at: second(300), ms: 120_000 }];
+    const windows = (seconds: number) => (seconds < 100 ? {} : null);
+    expect(findIncidents(evidenceOf({ windows, events }))).toEqual([]);
   });
   test('one late answer', () => {
     const windows = (seconds: number) => (seconds === 200 ? { toAgent: leg(24, { max: 900 }) } : {});

@@ -79,9 +79,17 @@ const stallInBulkMs = 4_000;
 
 function findStalls({ events, windows }: Recording, drops: readonly Spell[]): Spell[] {
   const found: Spell[] = [];
+  /** The path while the session was used; a sleep of a session that nobody used interrupts nothing. */
+  const pathAt = (at: number) =>
+    windows.find((window) => window.at <= at && window.at + window.ms >= at)?.path ?? null;
   for (const event of events) {
-    if (event.kind !== 'stalled') continue;
-    const { path, at, ms } = event;
+    if (event.kind !== 'stalled' && event.kind !== 'slept') continue;
+    const { at, ms } = event;
+    const path = event.kind === 'stalled' ? event.path : pathAt(at - ms);
+    if (path === null) continue;
+    // The drop that follows a sleep tells of it.
+    if (event.kind === 'slept' && drops.some(({ from }) => from >= at - ms && from <= at + catchUpMs))
+      continue;
     const isInBulk = windows.some(
       (window) => window.bytes > bulkBytes && window.at <= at && at - ms <= window.at + window.ms,
     );
