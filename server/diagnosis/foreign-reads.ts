@@ -16,8 +16,14 @@ export function makeForeignReads({ db }: Database, now: () => Date) {
     const key = `${actor.userId} ${entry.action} ${entry.targetId}`;
     const at = now().getTime();
     if (at - (written.get(key) ?? Number.NEGATIVE_INFINITY) < repeatMs) return;
-    await writeAudit(db, { actor, requestId, ip }, { ...entry, targetType: 'session' });
     if (written.size >= maxRemembered) written.clear();
+    // Before it is written: a page sends several requests at once.
     written.set(key, at);
+    try {
+      await writeAudit(db, { actor, requestId, ip }, { ...entry, targetType: 'session' });
+    } catch (error) {
+      written.delete(key);
+      throw error;
+    }
   };
 }

@@ -54,16 +54,17 @@ export function makeHistory(deps: {
       { workspace, ...query }: Query<typeof listSessions>,
     ): Promise<{ items: Session[]; next: string | null }> {
       const { actor } = caller;
-      const workspaceId =
+      const found =
         workspace === undefined
           ? undefined
-          : (await findWorkspace(database.db, actor, workspace, 'workspace:read')).row.id;
+          : await findWorkspace(database.db, actor, workspace, 'workspace:read');
+      const workspaceId = found?.row.id;
       const page = await sessions.list(actor, { ...query, workspaceId });
       if (page.items.some(({ user }) => user !== actor.username))
         await noteForeignRead(caller, {
           action: 'session.list',
           targetId: query.user ?? workspaceId ?? 'all',
-          targetName: query.user ?? workspace ?? 'all sessions',
+          targetName: query.user ?? (found ? `${found.owner}/${found.row.name}` : 'all sessions'),
         });
       return page;
     },

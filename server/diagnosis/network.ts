@@ -123,7 +123,9 @@ function toGroup(row: GroupRow): NetworkGroup {
     const [p50, p95, max] = [`${name}50`, `${name}95`, `${name}Max`].map(
       (each) => row[each] as number | null,
     );
-    return p50 == null || p95 == null || max == null ? null : { p50, p95, max };
+    return p50 == null || p95 == null || max == null
+      ? null
+      : { p50: rounded(p50), p95: rounded(p95), max: rounded(max) };
   };
   return {
     key: row.key,
@@ -136,6 +138,9 @@ function toGroup(row: GroupRow): NetworkGroup {
     satelliteToAgent: leg('far'),
   };
 }
+
+/** To a hundredth of a millisecond. */
+const rounded = (ms: number) => Math.round(ms * 100) / 100;
 
 const emptyTotal = {
   ...{ sessions: 0, ms: 0, slowMs: 0, incidents: 0 },
@@ -170,9 +175,11 @@ async function readWorst(scope: Scope, sessions: Pick<Sessions, 'byIds'>): Promi
        ORDER BY coalesce("slowMs", 0) + coalesce(lost, 0) DESC, incidents DESC NULLS LAST LIMIT ${worstCount}`,
   );
   const known = await sessions.byIds(rows.map(({ id }) => id));
-  return rows.flatMap(({ id, ms, slowMs, ...row }) => {
+  return rows.flatMap(({ id, ms, slowMs, p95, ...row }) => {
     const session = known.get(id);
-    return session ? [{ session, ms: Number(ms), slowMs: Number(slowMs), ...row }] : [];
+    return session
+      ? [{ session, ms: Number(ms), slowMs: Number(slowMs), p95: p95 === null ? null : rounded(p95), ...row }]
+      : [];
   });
 }
 

@@ -3,7 +3,7 @@ import type { Finding } from '@cde/api/findings.ts';
 import { homeWarnPercents } from '@cde/api/home-space.ts';
 import type { Node } from '@cde/api/nodes.ts';
 import type { Satellite } from '@cde/api/satellites.ts';
-import type { Database } from '../database/pool.ts';
+import { type Database, isUnavailable } from '../database/pool.ts';
 import { certificateEnd } from './certificates.ts';
 
 export type TargetedFinding = Finding & { target: string | null };
@@ -51,7 +51,7 @@ export function healthChecks(sources: HealthSources): Check[] {
   const rows = async <Row extends object>(text: string, values: unknown[] = []): Promise<Row[]> =>
     (await database.pool.query<Row & Record<string, unknown>>(text, values)).rows;
   const dependsOn = ['database'];
-  return [
+  const checks: Check[] = [
     { name: 'database', run: () => checkDatabase(rows) },
     {
       name: 'migrations',
@@ -77,6 +77,27 @@ export function healthChecks(sources: HealthSources): Check[] {
     { name: 'recordings', dependsOn, run: () => checkRecordings(rows, now()) },
     { name: 'replicas', dependsOn, run: (signal) => checkReplicas(sources, signal) },
   ];
+  // The database can stop answering, or have no free connection, after the first check.
+  return checks.map(({ run, ...check }) => ({
+    ...check,
+    async run(signal) {
+      try {
+        return await run(signal);
+      } catch (error) {
+        if (isUnavailable(error)) return [unreachable(error)];
+        throw error;
+      }
+    },
+  }));
+}
+
+function unreachable(error: unknown): TargetedFinding {
+  let cause = error as Error;
+  while (cause.cause instanceof Error) cause = cause.cause;
+  return finding('error', 'database-unreachable', 'The database does not answer.', {
+    detail: cause.message,
+    hint: 'Check that PostgreSQL is running, that DATABASE_URL leads to it, and that it is not overloaded.',
+  });
 }
 
 type Read = <Row extends object>(text: string, values?: unknown[]) => Promise<Row[]>;
@@ -90,12 +111,7 @@ async function checkDatabase(rows: Read): Promise<TargetedFinding[]> {
     );
     age = row!.age;
   } catch (error) {
-    return [
-      finding('error', 'database-unreachable', 'The database does not answer.', {
-        detail: (error as Error).message,
-        hint: 'Check that PostgreSQL is running and that DATABASE_URL leads to it.',
-      }),
-    ];
+    return [unreachable(error)];
   }
   const ms = performance.now() - began;
   const found: TargetedFinding[] = [];

@@ -128,6 +128,18 @@ test('a consequence does not hide its cause', async () => {
   });
 });
 
+test('a database that stops answering meanwhile is one finding', async () => {
+  const timeout = () => Promise.reject(new Error('timeout exceeded when trying to connect'));
+  sources.satellites = timeout;
+  sources.nodes = timeout;
+  const found = (await make().read()).findings.filter(({ severity }) => severity === 'error');
+  expect(found.map(({ code, detail }) => [code, detail])).toContainEqual([
+    'database-unreachable',
+    'timeout exceeded when trying to connect',
+  ]);
+  expect(found.filter(({ code }) => code === 'database-unreachable')).toHaveLength(1);
+});
+
 test('only what stays wrong is announced, once, and it is over when it stays away', async () => {
   const offline = async () => [satellite('tokyo', { state: 'away' })];
   const sweepAfter = async (seconds: number, isOffline: boolean) => {

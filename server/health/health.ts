@@ -33,7 +33,9 @@ export function makeHealth(deps: {
 
   async function check() {
     const results = await runChecks(healthChecks(sources), { signal: new AbortController().signal });
-    const found = rootFindings(results.flatMap(({ findings }) => findings)) as TargetedFinding[];
+    const all = rootFindings(results.flatMap(({ findings }) => findings)) as TargetedFinding[];
+    // Several checks can find the same.
+    const found = [...new Map(all.map((one) => [`${keyOf(one)} ${one.message}`, one])).values()];
     return {
       checks: results.map(({ findings: _, ...result }) => result),
       // A check that could not be made says so by itself.
