@@ -9,72 +9,13 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import type { Provider, ProviderState, StepResult, WorkspaceSpec } from '@cde/server/providers/provider.ts';
-import { images } from '../tests/cluster/images.ts';
-import startEngine, { testEngine } from '../tests/machines/docker-engine.ts';
-import { launchOf, makeScene, makeSpec } from '../tests/machines/docker-scene.ts';
-import { faultySocket } from '../tests/machines/faulty-socket.ts';
+import { launchOf } from '../tests/machines/docker-scene.ts';
 import { median } from './harness.ts';
+import { docker, podman } from './machines/docker.ts';
+import type { Entry } from './machines/entry.ts';
+import { incus } from './machines/incus.ts';
 
-/** One provider with its platform, and the same done by hand. */
-interface Entry {
-  provider: Provider;
-  makeSpec(): WorkspaceSpec;
-  /** Resolves with the first output of a command inside a running workspace. */
-  runInside(spec: WorkspaceSpec): Promise<void>;
-  /** Calls of the provider to its engine so far. */
-  calls(): number;
-  /** The same with the engine's own command line. Each takes the name of a machine. */
-  byHand: {
-    start(name: string): Promise<void>;
-    startAgain(name: string): Promise<void>;
-    stop(name: string): Promise<void>;
-    remove(name: string): Promise<void>;
-  };
-  close(): Promise<void>;
-}
-
-const entries: Record<string, () => Promise<Entry>> = {
-  async docker() {
-    const stopEngine = await startEngine();
-    const scene = await makeScene();
-    const { docker } = scene;
-    const socket = await faultySocket(new URL(testEngine().url).pathname);
-    const provider = scene.provider({ address: { url: socket.url } });
-    const exec = (container: string) => docker('exec', container, 'echo', 'ready');
-    return {
-      provider,
-      makeSpec: () => makeSpec(),
-      runInside: async ({ workspaceId }) => void (await exec(`cde-${workspaceId}`)),
-      calls: socket.calls,
-      byHand: {
-        async start(name) {
-          await docker('network', 'create', name);
-          await docker(
-            ...['run', '--detach', '--name', name, '--init', '--network', name],
-            ...['--volume', `${name}:/home/ada`, images.debian, 'sleep', 'infinity'],
-          );
-          await exec(name);
-        },
-        async startAgain(name) {
-          await docker('start', name);
-          await exec(name);
-        },
-        stop: async (name) => void (await docker('stop', '--time', '3', name)),
-        async remove(name) {
-          await docker('rm', '--force', '--volumes', name);
-          await docker('network', 'rm', name);
-          await docker('volume', 'rm', name);
-        },
-      },
-      async close() {
-        await provider.close();
-        await socket.close();
-        await scene.close();
-        await stopEngine?.();
-      },
-    };
-  },
-};
+const entries: Record<string, () => Promise<Entry>> = { docker, podman, incus };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

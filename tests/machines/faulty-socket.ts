@@ -18,7 +18,7 @@ const errorReply = [
 ].join('\r\n');
 
 /** The first bytes of a call. Clients keep connections open, so that one carries many calls. */
-const call = /^(GET|HEAD|POST|PUT|DELETE) /;
+const call = /^(GET|HEAD|POST|PUT|PATCH|DELETE) /;
 
 /** A socket in front of an engine's, which can be cut, slow, or answer with errors. */
 export async function faultySocket(

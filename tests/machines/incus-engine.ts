@@ -27,13 +27,15 @@ export interface TestIncus {
 
 const incusIn =
   (folder: string) =>
-  async (...args: string[]) =>
-    (
-      await runAsync('incus', args, {
-        maxBuffer: 64 * 2 ** 20,
-        env: { ...process.env, INCUS_DIR: folder, INCUS_CONF: join(folder, 'client') },
-      })
-    ).stdout;
+  async (...args: string[]) => {
+    const running = runAsync('incus', args, {
+      maxBuffer: 64 * 2 ** 20,
+      env: { ...process.env, INCUS_DIR: folder, INCUS_CONF: join(folder, 'client') },
+    });
+    // Commands that create something read its configuration from there.
+    running.child.stdin?.end();
+    return (await running).stdout;
+  };
 
 /** Installs Incus, dnsmasq, which it wants for every bridge, and the tools of its storage. Debian 12 has Incus in its backports only. */
 function requireIncus(): void {
