@@ -23,6 +23,8 @@ interface Resource extends Body {
 
 /** How long operations take. */
 const operationMs = 15;
+/** Long enough that steps see a machine that is being deleted. */
+const deletionMs = 120;
 /** Small, so that lists have several pages. */
 const maxPage = 3;
 const namePattern = /^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/;
@@ -66,7 +68,7 @@ export function makeFakeResources(project: string, region: string) {
   /** Begins an operation, which after a while does what it is for. */
   function begin(
     { refusal }: Pick<Request, 'refusal'>,
-    at: { type: string; zone?: string | undefined; target?: Resource },
+    at: { type: string; zone?: string | undefined; target?: Resource; ms?: number },
     effect: () => void = () => {},
     undo: () => void = () => {},
   ): Body {
@@ -92,7 +94,7 @@ export function makeFakeResources(project: string, region: string) {
         });
         undo();
       }
-    }, operationMs).unref();
+    }, at.ms ?? operationMs).unref();
     return operation;
   }
   /** What happens without a call: it is listed among the operations. */
@@ -329,7 +331,7 @@ export function makeFakeResources(project: string, region: string) {
 
   function deleteInstance(instance: Resource, request: Request, zone: string): Body {
     instance.status = 'STOPPING';
-    return begin(request, { type: 'delete', zone, target: instance }, () => {
+    return begin(request, { type: 'delete', zone, target: instance, ms: deletionMs }, () => {
       detachAll(instance);
       instances.delete(`${zone}/${instance.name}`);
     });

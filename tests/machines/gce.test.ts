@@ -305,6 +305,15 @@ describe('a workspace on a fake of Compute Engine', () => {
     expect((await files(spec)).get('notes')).toBe('kept');
   });
 
+  test('has its home in the next zone if one has no room for its disk', async () => {
+    const reason = 'ZONE_RESOURCE_POOL_EXHAUSTED';
+    scene.connection.refuse({ call: disks, of: 'operation', status: 503, reason }, 1);
+    const log: string[] = [];
+    expect(await drive(start(makeSpec()), {}, log)).toMatchObject({ kind: 'done' });
+    expect(log.filter((line) => line.startsWith('no capacity in'))).toHaveLength(1);
+    expect(homes()).toHaveLength(1);
+  });
+
   test('waits while Google limits the rate of calls, and goes on', async () => {
     const spec = makeSpec();
     scene.connection.refuse({ call: instances, of: 'call', status: 403, reason: 'rateLimitExceeded' }, 4);

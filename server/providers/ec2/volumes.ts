@@ -97,6 +97,7 @@ export function makeVolumes(client: Ec2Client, installation: string): Volumes {
         ClientToken: digest(key),
         TagSpecifications: [{ ResourceType: 'volume', Tags: [...templateTags(section), ...tagsFor(labels)] }],
       });
+      return {};
     },
     async labelVolume({ id }, labels) {
       return accept(client.createTags({ Resources: [id], Tags: tagsFor(labels) }), 'InvalidVolume.NotFound');
@@ -126,6 +127,7 @@ export function makeVolumes(client: Ec2Client, installation: string): Volumes {
         Description: description,
         TagSpecifications: [{ ResourceType: 'snapshot', Tags: tagsFor(labels) }],
       });
+      return {};
     },
     deleteSnapshot: (id) => removed(client.deleteSnapshot({ SnapshotId: id })),
   };

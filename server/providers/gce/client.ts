@@ -201,6 +201,10 @@ function throwIfFailed({ error, httpErrorStatusCode, httpErrorMessage }: Operati
   );
 }
 
+/** What a later step asks about. */
+export const named = (operation: Operation | null): { operation?: string } =>
+  operation === null ? {} : { operation: `${nameIn(operation.zone)}/${operation.name}` };
+
 /** `fetch` says why it failed in the cause only. */
 export function messageOf(error: unknown): string {
   const { cause, message, code } = error as Error & { cause?: Error & { code?: string }; code?: string };

@@ -8,6 +8,7 @@ import {
   GceError,
   inUse,
   makeGceClient,
+  named,
   nameIn,
   notFound,
   notReady,
@@ -29,7 +30,7 @@ const metadataMs = 15_000;
 /** How long a refusal is waited for. */
 const refusalMs = 2_000;
 /** A machine takes up to a minute and a half to end; meanwhile nothing is gained by asking for it again. */
-const repeatEndMs = 60_000;
+const repeatDeleteMs = 60_000;
 const ends = '20';
 
 const states: Record<Instance['status'], MachineState> = {
@@ -107,23 +108,11 @@ export async function connectGce(address: GceAddress, installation: string): Pro
 }
 
 function makeMachines(client: GceClient, installation: string) {
-  const endedAt = new Map<string, number>();
-
-  /** Begins the end of machines whose end this server has not just begun. */
-  async function end(
-    machines: readonly Machine[],
-    how: string,
-    call: (machine: Machine) => Promise<unknown>,
-  ) {
-    const now = performance.now();
-    for (const [key, time] of endedAt) if (now - time > repeatEndMs) endedAt.delete(key);
-    for (const machine of machines) {
-      const key = `${how} ${machine.zone}/${machine.id} ${machine.labels.build}`;
-      if (machine.state === 'stopping' && endedAt.has(key)) continue;
-      await accept(call(machine), notFound, notReady);
-      endedAt.set(key, now);
-    }
-  }
+  /** When this server began to delete a machine, which then looks like one that stops. */
+  const deletedAt = new Map<string, number>();
+  const keyOf = ({ zone, id, startedAt }: Machine) => `${zone}/${id} ${startedAt?.getTime()}`;
+  const isBeingDeleted = (machine: Machine) =>
+    performance.now() - (deletedAt.get(keyOf(machine)) ?? Number.NEGATIVE_INFINITY) < repeatDeleteMs;
 
   return {
     async machines() {
@@ -131,12 +120,21 @@ function makeMachines(client: GceClient, installation: string) {
         filter: withLabels({ installation }),
         field: 'instances',
       });
-      return found.map(machineOf);
+      return found
+        .map(machineOf)
+        .map((each) => (isBeingDeleted(each) ? { ...each, state: 'ending' as const } : each));
     },
-    terminate: (machines: readonly Machine[]) =>
-      end(machines, 'delete', (machine) => client.delete(at(machine))),
-    halt: (machines: readonly Machine[]) =>
-      end(machines, 'stop', (machine) => client.post(`${at(machine)}/stop`)),
+    async terminate(machines: readonly Machine[]) {
+      for (const key of deletedAt.keys())
+        if (performance.now() - deletedAt.get(key)! > repeatDeleteMs) deletedAt.delete(key);
+      for (const machine of machines) {
+        await accept(client.delete(at(machine)), notFound, notReady);
+        deletedAt.set(keyOf(machine), performance.now());
+      }
+    },
+    async halt(machines: readonly Machine[]) {
+      for (const machine of machines) await accept(client.post(`${at(machine)}/stop`), notFound, notReady);
+    },
     async keepVolume(machine: Machine, device: string) {
       const query = { autoDelete: 'false', deviceName: device };
       const operation = await accept(
@@ -188,9 +186,6 @@ function makeMachines(client: GceClient, installation: string) {
 }
 
 function makeLauncher(client: GceClient, surroundings: Surroundings, installation: string) {
-  const nameOf = (operation: Operation | null): Begun =>
-    operation === null ? {} : { operation: `${nameIn(operation.zone)}/${operation.name}` };
-
   return {
     async launch(plan: LaunchPlan, context: { log(text: string): void }): Promise<Begun> {
       const section = gceSectionOf(plan.spec)!;
@@ -203,7 +198,7 @@ function makeLauncher(client: GceClient, surroundings: Surroundings, installatio
         const operation = await accept(client.post(path`/zones/${zone}/instances`, body), alreadyExists);
         if (operation)
           context.log(`instance ${body.name}: ${section.machineType} in ${zone}, image ${image.name}`);
-        return nameOf(operation);
+        return named(operation);
       } catch (error) {
         if (error instanceof GceError && notFound.test(error.reason)) surroundings.forget();
         throw error;
@@ -223,7 +218,7 @@ function makeLauncher(client: GceClient, surroundings: Surroundings, installatio
         labels: { ...instance.labels, ...toLabels({ build: plan.launch.buildId }) },
         labelFingerprint: instance.labelFingerprint,
       });
-      return nameOf(started);
+      return named(started);
     },
     isFinished(operation: string) {
       const [zone = '', name = ''] = operation.split('/');

@@ -7,6 +7,7 @@ import {
   GceError,
   inUse,
   messageOf,
+  named,
   nameIn,
   notFound,
   type Operation,
@@ -19,8 +20,8 @@ import { gceSectionOf } from './section.ts';
 
 /** Changes of labels take a second. */
 const labelMs = 15_000;
-/** How long a refusal of slow work is waited for: it comes early, or the next step finds it. */
-const refusalMs = 4_000;
+/** How long a refusal is waited for of what nothing asks about later. It comes early. */
+const refusalMs = 2_000;
 
 const states: Record<Disk['status'], Volume['state']> = {
   CREATING: 'creating',
@@ -108,7 +109,7 @@ export function makeVolumes(client: GceClient, installation: string): Volumes {
         ...(snapshot !== undefined && { sourceSnapshot: path`global/snapshots/${snapshot}` }),
         ...(kmsKey !== undefined && { diskEncryptionKey: { kmsKeyName: kmsKey } }),
       });
-      await begin(call, alreadyExists);
+      return named(await accept(call, alreadyExists));
     },
     async labelVolume(volume, changes) {
       const disk = await get(volume.id);
@@ -160,7 +161,7 @@ export function makeVolumes(client: GceClient, installation: string): Volumes {
         description,
         labels: toLabels(labels),
       });
-      await begin(call, alreadyExists);
+      return named(await accept(call, alreadyExists));
     },
     async deleteSnapshot(id) {
       try {

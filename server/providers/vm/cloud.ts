@@ -38,7 +38,7 @@ export interface Cloud {
   volume(id: string): Promise<Volume | null>;
   volumes(wanted: { roles: readonly Role[]; workspace?: string; from?: string }): Promise<Volume[]>;
   /** Begins to create a volume, once for the same `key`. */
-  createVolume(plan: VolumePlan): Promise<void>;
+  createVolume(plan: VolumePlan): Promise<Begun>;
   /** Changes these labels. False if the volume is gone. Rejects, for now, if it has another version by now. */
   labelVolume(volume: Volume, labels: Labels): Promise<boolean>;
   /** False if it is in use. */
@@ -50,7 +50,7 @@ export interface Cloud {
 
   snapshots(wanted: { roles: readonly Role[]; from?: string }): Promise<Snapshot[]>;
   /** Begins to create a snapshot. `key` names it: a repeated call makes no second one, if the cloud permits that. */
-  createSnapshot(volume: Volume, plan: { key: string; description: string; labels: Labels }): Promise<void>;
+  createSnapshot(volume: Volume, plan: { key: string; description: string; labels: Labels }): Promise<Begun>;
   /** False if it is in use. */
   deleteSnapshot(id: string): Promise<boolean>;
   close(): void | Promise<void>;

@@ -6,7 +6,7 @@ import { hasBeenAttached } from './homes.ts';
 import { digest } from './labels.ts';
 import { moveHome } from './move-home.ts';
 import { type CloudParts, ownLabels } from './parts.ts';
-import { readState, type State } from './state.ts';
+import { begun, readState, type State } from './state.ts';
 
 const defaultGibibytes = 20;
 
@@ -46,7 +46,10 @@ export async function ensureHome(
       const moved = await moveHome(parts, spec, home, zones[0]!, context);
       return 'home' in moved
         ? { home: moved.home, state: { ...known, home: moved.home.id } }
-        : { ...moved, state: known };
+        : {
+            waitingFor: moved.waitingFor,
+            state: { ...known, ...begun(moved.operation, buildId, home.zone) },
+          };
     }
     await growHome(parts, spec, home, context);
   }
@@ -66,14 +69,15 @@ async function createHome(
   const zones = await parts.cloud.zones(spec);
   // All are full: then the last attempt fails with the reason.
   const zone = chooseZone(zones, workspaceId, fullZones(state, buildId)) ?? zones[0]!;
+  let operation: string | undefined;
   try {
-    await homes.create({
+    ({ operation } = await homes.create({
       spec,
       zone,
       gibibytes: size ? gibibytes(size) : defaultGibibytes,
       key: digest(installation, workspaceId, buildId, zone, 'home'),
       labels: ownLabels(parts, spec, 'home'),
-    });
+    }));
   } catch (error) {
     return leaveZone(parts, spec, buildId, state, zone, error, context);
   }
@@ -81,7 +85,12 @@ async function createHome(
   if (created) context.log(`home: volume ${created.id} created in ${zone}`);
   return {
     waitingFor: 'The volume of the home is being created.',
-    state: { ...state, ...(created && { home: created.id }), isUnused: true },
+    state: {
+      ...state,
+      ...(created && { home: created.id }),
+      ...begun(operation, buildId, zone),
+      isUnused: true,
+    },
   };
 }
 

@@ -1,5 +1,5 @@
 import type { PurgeResult, PurgeSelection } from '../provider.ts';
-import type { Cloud, Volume, VolumePlan } from './cloud.ts';
+import type { Begun, Cloud, Volume, VolumePlan } from './cloud.ts';
 import type { Labels, Role } from './labels.ts';
 
 export interface Homes {
@@ -7,7 +7,7 @@ export interface Homes {
   find(workspaceId: string, hint?: string): Promise<Volume | null>;
   /** All volumes with these roles. */
   list(...roles: Role[]): Promise<Volume[]>;
-  create(plan: VolumePlan): Promise<void>;
+  create(plan: VolumePlan): Promise<Begun>;
   /** Makes the retained home of `from` that of `to`. False if there is none. */
   restore(from: string, to: { id: string; owner: string; name: string }, hint?: string): Promise<boolean>;
   /** Undoes a restore: the home of `to` is retained as that of `from` again. */

@@ -1,6 +1,6 @@
 import { ProviderFailure } from '../failure.ts';
 import type { StepContext, WorkspaceSpec } from '../provider.ts';
-import type { Volume } from './cloud.ts';
+import type { Begun, Volume } from './cloud.ts';
 import { digest } from './labels.ts';
 import { type CloudParts, ownLabels } from './parts.ts';
 
@@ -14,7 +14,7 @@ export async function moveHome(
   home: Volume,
   zone: string,
   context: StepContext,
-): Promise<{ home: Volume } | { waitingFor: string }> {
+): Promise<{ home: Volume } | ({ waitingFor: string } & Begun)> {
   const { cloud, homes, installation } = parts;
   const from = home.id;
   const waitingFor = `The home is being moved to ${zone}.`;
@@ -29,12 +29,12 @@ export async function moveHome(
   if (copy) return { waitingFor };
   if (!snapshot) {
     context.log(`home: moving from ${home.zone} to ${zone} through a snapshot`);
-    await cloud.createSnapshot(home, {
+    const begun = await cloud.createSnapshot(home, {
       key: digest(installation, from, zone, 'move'),
       description: `Home of ${spec.owner}/${spec.name} on its way to ${zone}`,
       labels: { ...ownLabels(parts, spec, 'move'), from },
     });
-    return { waitingFor };
+    return { waitingFor, ...begun };
   }
   if (snapshot.state === 'failed') {
     await cloud.deleteSnapshot(snapshot.id);
@@ -47,7 +47,7 @@ export async function moveHome(
     });
   }
   if (snapshot.state !== 'ready') return { waitingFor: `${waitingFor.slice(0, -1)}: ${snapshot.progress}.` };
-  await cloud.createVolume({
+  const begun = await cloud.createVolume({
     spec,
     zone,
     gibibytes: home.gibibytes,
@@ -55,7 +55,7 @@ export async function moveHome(
     key: digest(installation, from, zone, snapshot.id),
     labels: { ...ownLabels(parts, spec, 'home-copy'), from },
   });
-  return { waitingFor };
+  return { waitingFor, ...begun };
 }
 
 async function takePlace(

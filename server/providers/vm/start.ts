@@ -4,7 +4,7 @@ import { bootPlanOf, canBeRoot, homeDirectory, planOf, sizeOf } from './boot-dat
 import { type CloudSection, isOn, type LaunchPlan, type Machine, runOf, type Volume } from './cloud.ts';
 import { attachHome, ensureHome, leaveZone } from './ensure-home.ts';
 import { type CloudParts, ownLabels } from './parts.ts';
-import { type State, settled, writeState } from './state.ts';
+import { begun, type State, settled, writeState } from './state.ts';
 import { terminate } from './stop.ts';
 
 interface Start {
@@ -44,10 +44,11 @@ export async function startStep(
   if (operation?.build !== launch.buildId) return stepWithMachines(start, known);
   try {
     // The cloud can refuse what a step began after its call was answered.
-    if (!(await parts.cloud.isFinished!(operation.name))) return pending('The instance is starting.', state);
+    if (!(await parts.cloud.isFinished!(operation.name)))
+      return pending(state.waitingFor ?? 'The instance is starting.', state);
   } catch (error) {
     parts.view.changed();
-    return afterRefusal(start, known, error);
+    return afterRefusal(start, known, operation.zone, error);
   }
   return stepWithMachines(start, known);
 }
@@ -107,19 +108,21 @@ async function stepWithHome(
     const operation = await bringUp(start, kept, ended, home);
     return pending('The instance is starting.', {
       ...known,
-      ...(operation !== undefined && { operation: { build: launch.buildId, name: operation } }),
+      ...begun(operation, launch.buildId, home.zone),
     });
   } catch (error) {
-    return afterRefusal(start, known, error);
+    return afterRefusal(start, known, home.zone, error);
   }
 }
 
 /** If the zone has no capacity, and there are no files yet, another zone is tried. */
-async function afterRefusal(start: Start, state: State, error: unknown): Promise<StepResult<never>> {
-  const { parts, spec, launch, context, pending } = start;
-  const home = state.home === undefined ? null : await parts.cloud.volume(state.home);
-  if (!home) throw error;
-  const left = await leaveZone(parts, spec, launch.buildId, state, home.zone, error, context);
+async function afterRefusal(
+  { parts, spec, launch, context, pending }: Start,
+  state: State,
+  zone: string,
+  error: unknown,
+): Promise<StepResult<never>> {
+  const left = await leaveZone(parts, spec, launch.buildId, state, zone, error, context);
   return pending(left.waitingFor, left.state);
 }
 

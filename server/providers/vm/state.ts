@@ -25,13 +25,17 @@ export interface State {
   /** What the last step waited for, which is logged once. */
   waitingFor?: string;
   /** What a step of this build began, which the cloud can still refuse. */
-  operation?: { build: string; name: string };
+  operation?: { build: string; name: string; zone: string };
   /** The zones that had no capacity for this build. */
   full?: { build: string; zones: string[] };
 }
 
 export const readState = (state: ProviderState): State => state as State;
 export const writeState = (state: State): ProviderState => ({ ...state });
+
+/** What a step has begun in a zone, if the cloud named it. */
+export const begun = (name: string | undefined, build: string, zone: string): Pick<State, 'operation'> =>
+  name === undefined ? {} : { operation: { build, name, zone } };
 
 /** What is remembered beyond a transition. */
 export function settled(state: State): State {
