@@ -314,7 +314,7 @@ describe('a workspace on a fake of Compute Engine', () => {
     expect(homes()).toHaveLength(1);
   });
 
-  test('waits while Google limits the rate of calls, and goes on', async () => {
+  test('waits while Google limits the rate of calls, and continues', async () => {
     const spec = makeSpec();
     scene.connection.refuse({ call: instances, of: 'call', status: 403, reason: 'rateLimitExceeded' }, 4);
     const log: string[] = [];
