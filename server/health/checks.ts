@@ -21,6 +21,8 @@ export interface HealthSources {
   otherReplicas: () => Promise<string[]>;
   /** When the certificate of this URL ends; null: it has none, or could not be read. */
   certificateEnd?: (url: string) => Promise<Date | null>;
+  /** A trivial query that takes longer is a finding. */
+  slowDatabaseMs?: number;
 }
 
 type More = Partial<Pick<Finding, 'detail' | 'hint' | 'actions' | 'dependsOn'>> & { target?: string };
@@ -33,7 +35,7 @@ const finding = (
 
 /** Transactions must be frozen before two billion, or PostgreSQL stops accepting writes. */
 const maxTransactionAge = 1_000_000_000;
-const slowDatabaseMs = 250;
+const defaultSlowDatabaseMs = 250;
 const overloadedMs = 100;
 const certificateDays = 14;
 const stuckBuildMinutes = 30;
@@ -52,7 +54,7 @@ export function healthChecks(sources: HealthSources): Check[] {
     (await database.pool.query<Row & Record<string, unknown>>(text, values)).rows;
   const dependsOn = ['database'];
   const checks: Check[] = [
-    { name: 'database', run: () => checkDatabase(rows) },
+    { name: 'database', run: () => checkDatabase(rows, sources.slowDatabaseMs ?? defaultSlowDatabaseMs) },
     {
       name: 'migrations',
       dependsOn,
@@ -77,13 +79,17 @@ export function healthChecks(sources: HealthSources): Check[] {
     { name: 'recordings', dependsOn, run: () => checkRecordings(rows, now()) },
     { name: 'replicas', dependsOn, run: (signal) => checkReplicas(sources, signal) },
   ];
-  // The database can stop answering, or have no free connection, after the first check.
+  // One after the other, so that a look at a busy server does not take all its connections to the database.
+  let before: Promise<unknown> = Promise.resolve();
   return checks.map(({ run, ...check }) => ({
     ...check,
     async run(signal) {
+      const running = before.then(() => run(signal));
+      before = running.catch(() => {});
       try {
-        return await run(signal);
+        return await running;
       } catch (error) {
+        // The database can stop answering after its check has passed.
         if (isUnavailable(error)) return [unreachable(error)];
         throw error;
       }
@@ -102,7 +108,7 @@ function unreachable(error: unknown): TargetedFinding {
 
 type Read = <Row extends object>(text: string, values?: unknown[]) => Promise<Row[]>;
 
-async function checkDatabase(rows: Read): Promise<TargetedFinding[]> {
+async function checkDatabase(rows: Read, slowMs: number): Promise<TargetedFinding[]> {
   const began = performance.now();
   let age: number;
   try {
@@ -115,7 +121,7 @@ async function checkDatabase(rows: Read): Promise<TargetedFinding[]> {
   }
   const ms = performance.now() - began;
   const found: TargetedFinding[] = [];
-  if (ms > slowDatabaseMs)
+  if (ms > slowMs)
     found.push(
       finding('warning', 'database-slow', `The database took ${Math.round(ms)} ms for a trivial query.`, {
         hint: 'Look for load and slow disks on the machine of the database, and for the distance to it.',

