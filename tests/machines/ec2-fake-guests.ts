@@ -6,7 +6,14 @@ import { gunzipSync } from 'node:zlib';
 import { EC2, type Instance } from '@aws-sdk/client-ec2';
 import type { FaultyConnection } from '@cde/server/providers/conformance/walk-world.ts';
 import type { BootPlan } from '@cde/server/providers/vm/user-data.ts';
-import { consoleReply, type Ec2Reply, errorReply, onceForToken, withEncodedUserData } from './moto-gaps.ts';
+import {
+  consoleReply,
+  type Ec2Reply,
+  errorReply,
+  onceForToken,
+  terminateEach,
+  withEncodedUserData,
+} from './moto-gaps.ts';
 
 const pollMs = 200;
 const slowMs = 150;
@@ -205,7 +212,10 @@ export async function faultyEc2(
       return void end({ status, text: errorReply(refused.code, injected) });
     }
     if (mode === 'error') return void end({ status: 500, text: errorReply('InternalError', injected) });
-    const passOn = () => pass(withEncodedUserData(form, body), incoming.headers);
+    const passOn = () =>
+      action === 'TerminateInstances'
+        ? terminateEach(form, (one) => pass(Buffer.from(one.toString()), incoming.headers))
+        : pass(withEncodedUserData(form, body), incoming.headers);
     const reply = await (parts ? parts.reply(form, passOn) : passOn());
     // Killed meanwhile: what was asked for is done, but nobody learns of it.
     if (isDead) return void incoming.socket.destroy();

@@ -5,6 +5,7 @@ import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
 import { silentLog } from '@cde/tunnel/log.ts';
 import { faultyEc2, makeFakeGuests, makeMissingParts } from './ec2-fake-guests.ts';
+import { testMoto } from './moto.ts';
 
 process.env.AWS_ACCESS_KEY_ID ??= 'test';
 process.env.AWS_SECRET_ACCESS_KEY ??= 'test';
@@ -34,9 +35,9 @@ export const launchOf = (
 });
 
 /** Providers of one installation on moto, with guests that only pretend. */
-export async function makeFakeScene(moto: string) {
+export async function makeFakeScene() {
   const installation = `t${randomUUID().slice(0, 8)}`;
-  const account = { url: moto, account: String(randomInt(1e11, 1e12)) };
+  const account = { url: testMoto(), account: String(randomInt(1e11, 1e12)) };
   const direct = await faultyEc2(account);
   const guests = makeFakeGuests(direct.url, installation);
   const parts = makeMissingParts(guests);

@@ -6,10 +6,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { until } from '../kit/until.ts';
 import { conformanceSubject, type FakeScene, launchOf, makeFakeScene } from './ec2-fake-scene.ts';
 
-const moto = process.env.CDE_TEST_MOTO!;
-
 testProviderContract('ec2, with guests that only pretend', async () => {
-  const scene = await makeFakeScene(moto);
+  const scene = await makeFakeScene();
   return { ...conformanceSubject(scene), makeProvider: () => scene.provider() };
 });
 
@@ -17,7 +15,7 @@ describe('a workspace on EC2, with guests that only pretend', () => {
   let scene: FakeScene;
   let provider: Provider;
   beforeEach(async () => {
-    scene = await makeFakeScene(moto);
+    scene = await makeFakeScene();
     provider = scene.provider();
   });
   afterEach(async () => {

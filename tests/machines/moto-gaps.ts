@@ -46,3 +46,24 @@ export function onceForToken() {
     return reply;
   };
 }
+
+/** Instances can be terminated once more, which moto refuses if it has deleted their network interface. */
+export async function terminateEach(
+  form: URLSearchParams,
+  pass: (form: URLSearchParams) => Promise<Ec2Reply>,
+): Promise<Ec2Reply> {
+  const ids = [...form].filter(([key]) => /^InstanceId\.\d+$/.test(key)).map(([, id]) => id);
+  let reply: Ec2Reply = {
+    status: 200,
+    text: '<TerminateInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><instancesSet/></TerminateInstancesResponse>',
+  };
+  for (const id of ids) {
+    const one = new URLSearchParams([...form].filter(([key]) => !key.startsWith('InstanceId.')));
+    one.set('InstanceId.1', id);
+    const said = await pass(one);
+    if (said.text.includes('InvalidNetworkInterfaceID.NotFound')) continue;
+    if (said.status >= 300) return said;
+    reply = said;
+  }
+  return reply;
+}

@@ -83,7 +83,10 @@ class Server:
                     request.add_header("authorization", "Bearer " + self.token)
                 tls = {"context": self.context} if url.startswith("https:") else {}
                 try:
-                    return urllib.request.urlopen(request, timeout=60, **tls)
+                    reply = urllib.request.urlopen(request, timeout=60, **tls)
+                    # The next call goes there first.
+                    self.urls.sort(key=lambda each: each != url)
+                    return reply
                 except urllib.error.HTTPError as error:
                     if error.code in (400, 401, 403, 404, 409, 410, 422):
                         text = error.read(2000).decode("utf8", "replace")
