@@ -69,6 +69,8 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
       'keep-awake': 'activity/leases/command.ts',
       // What a container of the docker provider starts with, and the agent's unit of the incus provider.
       enter: '../server/providers/prepare/enter.ts',
+      // Maintains the kernel of a virtual machine whose template has a section for it.
+      noded: '../noded/main.ts',
     },
     outdir: into,
     chunkNames: 'agent-[name]-[hash]',

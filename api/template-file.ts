@@ -243,6 +243,44 @@ export const IncusSection = z.strictObject({
 });
 export type IncusSection = z.infer<typeof IncusSection>;
 
+/** Larger numbers are written as a text. */
+const maxSysctl = 2 ** 52;
+const SysctlValue = z.union([z.string().min(1).max(200), z.number().int().min(-maxSysctl).max(maxSysctl)]);
+
+/** Settings of the kernel that a virtual machine has to itself. noded applies them; docs/kernel-profiles.md. */
+export const KernelSection = z.strictObject({
+  sysctls: boundedRecord(
+    z
+      .string()
+      .max(200)
+      .regex(
+        /^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+|net\.ipv[46]\.(conf|neigh)\.\*\.[A-Za-z0-9_-]+)$/,
+        'write it with dots: fs.aio-max-nr',
+      ),
+    z.union([SysctlValue, z.strictObject({ atLeast: SysctlValue })]),
+    100,
+  )
+    .default({})
+    .describe('An exact value, or `{ atLeast: NUMBER }`'),
+  transparentHugePages: z
+    .strictObject({
+      enabled: z.enum(['always', 'madvise', 'never']).optional(),
+      defrag: z.enum(['always', 'defer', 'defer+madvise', 'madvise', 'never']).optional(),
+    })
+    .optional(),
+  modules: z
+    .array(
+      z
+        .string()
+        .max(64)
+        .regex(/^[A-Za-z0-9_-]+$/, 'write the name of a kernel module: br_netfilter'),
+    )
+    .max(64)
+    .default([])
+    .describe('Kernel modules to load'),
+});
+export type KernelSection = z.infer<typeof KernelSection>;
+
 const AwsName = z.string().max(128);
 
 /** Settings of the `ec2` provider. Strings can contain expressions. */
@@ -296,6 +334,7 @@ export const Ec2Section = z.strictObject({
   )
     .default({})
     .describe('Tags of instances and volumes, for the bill'),
+  kernel: KernelSection.optional().describe("Settings of the machine's own kernel"),
   env: Env.default({}),
 });
 export type Ec2Section = z.infer<typeof Ec2Section>;
@@ -356,6 +395,7 @@ export const GceSection = z.strictObject({
   )
     .default({})
     .describe('Labels of machines and disks, for the bill'),
+  kernel: KernelSection.optional().describe("Settings of the machine's own kernel"),
   env: Env.default({}),
 });
 export type GceSection = z.infer<typeof GceSection>;

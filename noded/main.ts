@@ -11,11 +11,18 @@ import { makeMetrics } from './metrics.ts';
 import { makeModules } from './modules.ts';
 import { makeKubeNode } from './node.ts';
 import { openOriginals } from './originals.ts';
+import { makeOwnMachine } from './own-machine.ts';
 import { readProfiles } from './profiles.ts';
 import { type Change, makeReconciler } from './reconcile.ts';
 import { restore } from './restore.ts';
 import { serve } from './serve.ts';
-import { readDryRunSettings, readRestoreSettings, readSettings, SettingsError } from './settings.ts';
+import {
+  readDryRunSettings,
+  readMachineSettings,
+  readRestoreSettings,
+  readSettings,
+  SettingsError,
+} from './settings.ts';
 import { makeSource } from './source.ts';
 import { makePathOf, makeSysctls } from './sysctls.ts';
 import { watchSysctls } from './watch.ts';
@@ -24,8 +31,8 @@ import { makeWriterSearch } from './writers.ts';
 /** If something else keeps changing a value, the log says so once a minute; the metrics count each time. */
 const sameChangeMs = 60_000;
 
-async function keepNode(): Promise<void> {
-  const settings = readSettings(process.env);
+async function keepNode({ isOwn = false } = {}): Promise<void> {
+  const settings = isOwn ? readMachineSettings(process.env) : readSettings(process.env);
   const log = pino({
     level: settings.CDE_LOG_LEVEL,
     base: { node: settings.CDE_NODE_NAME },
@@ -83,19 +90,22 @@ async function keepNode(): Promise<void> {
       };
     },
     hasNewInterfaces: interfaces.hasChanged,
-    node: makeKubeNode(makeCluster(settings.CDE_NODED_API), settings.CDE_NODE_NAME),
+    node: isOwn
+      ? makeOwnMachine(settings.CDE_NODED_REPORT, (message) => log.info({}, message))
+      : makeKubeNode(makeCluster(settings.CDE_NODED_API), settings.CDE_NODE_NAME),
     log,
     onPass: metrics.passed,
   });
-  const server = await serve(settings.CDE_NODED_LISTEN, { ...daemon, metrics: metrics.text });
-  log.info({ listen: settings.CDE_NODED_LISTEN }, 'noded maintains this node');
+  // The developer of a machine has no use for an open port.
+  const server = isOwn ? null : await serve(settings.CDE_NODED_LISTEN, { ...daemon, metrics: metrics.text });
+  log.info({ listen: server && settings.CDE_NODED_LISTEN }, 'noded maintains this node');
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => {
       // A modprobe that hangs must not keep the process alive.
       setTimeout(() => process.exit(1), 25_000).unref();
       void daemon.stop().then(() => {
-        server.close();
-        server.closeAllConnections();
+        server?.close();
+        server?.closeAllConnections();
         log.info({}, 'noded ends; the kernel stays as it is');
       });
     });
@@ -148,6 +158,7 @@ async function readLabels(name: string | undefined, api: string | undefined) {
 
 const usage = `Usage:
   noded                              maintain this node until told to end
+  noded machine                      the same in a machine that is in no cluster
   noded --dry-run [--profiles FILE]  print what would change on this node, and change nothing; - reads standard input
   noded restore                      restore all nodes, once`;
 
@@ -169,11 +180,11 @@ async function run(args: string[]): Promise<void> {
   const { values, positionals } = parsed;
   if (values.help) return console.log(usage);
   const [command, ...rest] = positionals;
-  const isKnown = command === undefined || (command === 'restore' && !values['dry-run']);
+  const isKnown = command === undefined || (['restore', 'machine'].includes(command) && !values['dry-run']);
   if (rest.length > 0 || !isKnown || (values.profiles !== undefined && !values['dry-run']))
     throw new SettingsError(usage);
   if (values['dry-run']) return dryRun(values.profiles);
-  return command === 'restore' ? putAllBack() : keepNode();
+  return command === 'restore' ? putAllBack() : keepNode({ isOwn: command === 'machine' });
 }
 
 try {

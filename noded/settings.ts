@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { listenAddress } from '@cde/api/addresses.ts';
 import { z } from 'zod';
 import { hugePagesFolder } from './sysctls.ts';
@@ -20,6 +21,8 @@ const Settings = z.object({
     .default('/etc/sysctl.d:/run/sysctl.d:/usr/local/lib/sysctl.d:/usr/lib/sysctl.d')
     .transform((text) => text.split(':').filter((folder) => folder !== '')),
   CDE_NODED_DATA_DIR: z.string().default('/var/lib/cde/noded'),
+  /** Of a machine that is in no cluster: what a node would report in its annotation. */
+  CDE_NODED_REPORT: z.string().default('/run/cde/kernel.json'),
   CDE_NODED_API: api,
   CDE_NODED_LISTEN: listenAddress('0.0.0.0:7092', { isHostOptional: true }).prefault('0.0.0.0:7092'),
   CDE_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info'),
@@ -46,5 +49,8 @@ export const readSettings = (env: NodeJS.ProcessEnv) => read(Settings, env);
 /** Labels of a node decide which profiles apply, so a dry run needs its name only if a profile has a nodeSelector. */
 export const readDryRunSettings = (env: NodeJS.ProcessEnv) =>
   read(Settings.extend({ CDE_NODE_NAME: z.string().optional() }), env);
+/** @throws SettingsError */
+export const readMachineSettings = (env: NodeJS.ProcessEnv) =>
+  read(Settings.extend({ CDE_NODE_NAME: z.string().default(hostname()) }), env);
 /** @throws SettingsError */
 export const readRestoreSettings = (env: NodeJS.ProcessEnv) => read(RestoreSettings, env);

@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Volume } from '@aws-sdk/client-ec2';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -11,6 +11,7 @@ const bed = testEc2();
 const starter = join(import.meta.dirname, '../../templates/ec2');
 /** Guests without hardware virtualisation need minutes on a machine that does much else. */
 const dayMs = 3600_000;
+const kernel = '  kernel: { sysctls: { fs.aio-max-nr: { atLeast: 1048577 }, vm.swappiness: 7 } }\n';
 
 test.runIf(!bed)('this machine can run guests of EC2', (context) => {
   const missing = `No EC2: ${process.env.CDE_TEST_EC2_MISSING}`;
@@ -84,9 +85,21 @@ describe.skipIf(!bed)('EC2 with guests that boot', () => {
       await cde('stop', 'web');
       expect(await consoleOf(first!.InstanceId!)).toContain('Power down');
       expect(await homes()).toMatchObject([{ VolumeId: home!.VolumeId, State: 'available' }]);
+      const version = join(machine.folder, 'ec2');
+      await mkdir(version);
+      const text = await readFile(join(starter, 'template.yaml'), 'utf8');
+      await writeFile(join(version, 'template.yaml'), text.replace('ec2:\n', `ec2:\n${kernel}`));
+      await cde('template', 'push', version);
       await cde('update', 'web', '-p', `image=${await amiOf(amiNames.debianNewer)}`);
       expect(await ssh(`${sum}; cat .vimrc`)).toBe(
         `${before.replace('12\nexport', '12b\nexport')}set number\n`,
+      );
+      const swappiness = 'cat /proc/sys/vm/swappiness';
+      expect(await ssh(`cat /proc/sys/fs/aio-max-nr; ${swappiness}`)).toBe('1048577\n7\n');
+      await ssh('sudo -n sysctl -q -w vm.swappiness=60');
+      await until(
+        () => ssh(swappiness),
+        (value) => value === '7\n',
       );
 
       await cde('delete', 'web', '--yes');

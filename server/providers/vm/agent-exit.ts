@@ -55,7 +55,7 @@ export function describeEarlyExit(
 ): ProviderError {
   const detail = tail.trim() || 'It printed nothing.';
   const said = findEnterFailure(tail);
-  if (said) return { ...said, detail, fault: said.code.startsWith('image-') ? 'user' : 'system' };
+  if (said) return { ...said, detail, fault: /^(image|kernel)-/.test(said.code) ? 'user' : 'system' };
   if (isNotExecutable)
     return {
       code: 'image-not-supported',

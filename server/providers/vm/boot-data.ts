@@ -2,6 +2,7 @@ import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { formatQuantity, parseQuantity } from '../quantity.ts';
 import { bootSecret } from './boot-secret.ts';
 import type { CloudSection, Machine, Volume } from './cloud.ts';
+import { kernelPlan } from './kernel.ts';
 import { digest } from './labels.ts';
 import { agentUnit } from './unit.ts';
 import type { BootPlan } from './user-data.ts';
@@ -22,7 +23,7 @@ export const sizeOf = (volume: Volume): string => formatQuantity(volume.gibibyte
 
 /** What a kept machine was made from: with another text it is replaced. */
 export const planOf = (section: CloudSection): string => {
-  const { onStop: _, snapshots: _s, env: _e, processes: _p, user: _u, ...plan } = section;
+  const { onStop: _, snapshots: _s, env: _e, processes: _p, user: _u, kernel: _k, ...plan } = section;
   return digest(JSON.stringify(plan)).slice(0, 16);
 };
 
@@ -64,6 +65,7 @@ export function bootPlanOf(plan: {
       certificateAuthorities: certificateAuthorities ?? undefined,
       reportsToConsole: true,
     }),
+    ...(section.kernel && { kernel: kernelPlan(section.kernel) }),
   };
 }
 

@@ -10,6 +10,9 @@ import errno, gzip, http.client, io, json, os, shutil, ssl, subprocess, sys, tar
 
 AGENT = "/opt/cde"
 UNIT = "/etc/systemd/system/cde-agent.service"
+KERNEL_UNIT = "/etc/systemd/system/cde-noded.service"
+PROFILES = "/etc/cde/noded/profiles.yaml"
+REPORT = "/run/cde/kernel.json"
 METADATA = "http://169.254.169.254/latest/"
 WAIT = 600
 PAUSE = 2
@@ -166,6 +169,33 @@ def install(server, version):
     say("cde: agent downloaded in %d s" % (time.monotonic() - began))
 
 
+def settle_kernel(plan):
+    """Has noded maintain what the template wants of this kernel, and waits until it is so."""
+    kernel = plan.get("kernel")
+    if not kernel:
+        # Of an earlier boot.
+        if os.path.exists(KERNEL_UNIT):
+            os.unlink(KERNEL_UNIT)
+        return
+    began = time.monotonic()
+    for path, text in ((PROFILES, kernel["profiles"]), (KERNEL_UNIT, kernel["unit"])):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write(path, text, 0o644)
+    must("boot-failed", "systemctl", "daemon-reload")
+    must("boot-failed", "systemctl", "start", "--no-block", os.path.basename(KERNEL_UNIT))
+    report = {}
+    while not report:
+        if time.monotonic() - began > WAIT:
+            raise Failure("kernel-profile-missing", "noded did not start in the machine.")
+        time.sleep(0.2)
+        report = json.loads(read(REPORT) or "{}")
+    problems = [report.get("fault")] + [each.get("message") for each in report["profiles"].values()]
+    problem = "; ".join(each for each in problems if each)
+    if problem:
+        raise Failure("kernel-profile-missing", "The kernel of the machine is not as the template wants it: " + problem)
+    say("cde: the kernel is as the template wants it")
+
+
 def read(path):
     try:
         with open(path) as file:
@@ -234,6 +264,7 @@ def main():
     server.token = reply["token"]
     say("cde: the server was reached")
     install(server, reply["version"])
+    settle_kernel(plan)
     mount_home(plan)
     write("/.cde-token", reply["token"], 0o400)
     write(UNIT, plan["unit"], 0o644)

@@ -1,3 +1,4 @@
+import type { KernelSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, ProviderError, StepContext, WorkspaceSpec } from '../provider.ts';
 import type { AgentExit } from './agent-exit.ts';
 import type { Labels, Role } from './labels.ts';
@@ -86,6 +87,7 @@ export interface CloudSection {
   allowPrivilegeEscalation: boolean;
   onStop: 'terminate' | 'keep';
   snapshots?: { keep: number } | undefined;
+  kernel?: KernelSection | undefined;
   env: Record<string, unknown>;
 }
 

@@ -19,6 +19,8 @@ export interface BootPlan {
   mayFormat: boolean;
   /** The text of the agent's unit. */
   unit: string;
+  /** The text of noded's file of profiles, and of its unit; absent if the template wants nothing of the kernel. */
+  kernel?: { profiles: string; unit: string } | undefined;
 }
 
 /** Above it, user data is compressed, which cloud-init recognizes. EC2 takes 16 KiB. */
