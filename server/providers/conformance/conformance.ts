@@ -328,6 +328,8 @@ export function testProviderContract(
         expect(await objects.remove(home!)).toBe(false);
         for (const object of others) await vi.waitUntil(() => objects.remove(object), patience);
         for (const object of others) expect(await objects.remove(object)).toBe(true);
+        // A platform can list what is being removed for a while.
+        await vi.waitUntil(async () => (await ours()).every(({ kind }) => kind === 'home'), patience);
         expect(await ours()).toMatchObject([{ kind: 'home', name: home!.name }]);
         expectGone(await observe(started.state));
         expect(await observe(neighbourStarted.state, neighbour)).toMatchObject({ kind: 'running' });
