@@ -73,6 +73,7 @@ test('the network page has regions, causes and the worst session, which leads to
   await until(
     () => api<{ total: { ms: number } }>('GET', '/api/v1/network'),
     ({ total }) => total.ms > 10_000_000,
+    240_000,
   );
   await page.goto(`${server.url}/network`);
   await visible(page.getByRole('rowheader', { name: 'embedded' }).first());
