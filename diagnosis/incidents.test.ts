@@ -87,6 +87,15 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     }),
   ],
   [
+    'a third of the packets was lost, and the whole waited longer than its part',
+    'client-network-lossy',
+    'Slow for 40 s (1.4 s instead of 24 ms): the network between this machine and the satellite lost or delayed packets.',
+    evidenceOf({
+      windows: (seconds) =>
+        slow(seconds) ? { toSatellite: leg(230, { p95: 490 }), toAgent: leg(630, { p95: 1_400 }) } : {},
+    }),
+  ],
+  [
     'both networks lost packets, and the satellite was not busy',
     'client-network-lossy',
     'Slow for 40 s (2.1 s instead of 24 ms): the network between this machine and the satellite lost or delayed packets.',
@@ -518,6 +527,24 @@ describe('a cause that others may still contradict is named with less confidence
     const [incident] = findIncidents(evidenceOf({ windows: () => ({ path: embedded }), events }));
     expect(incident).toMatchObject({ cause: 'server-unreachable', confidence: 0.7 });
   });
+});
+
+test('what happens to the workspace after the session has continued is no cause', () => {
+  const [incident] = findIncidents(
+    evidenceOf({
+      events: gap({ from: 100, to: 102 }),
+      around: {
+        builds: [
+          build({
+            ...{ transition: 'start', restart: true, by: 'cde', endCause: 'out-of-memory' },
+            ...{ requestedAt: second(115), finishedAt: second(116) },
+          }),
+        ],
+        agentStarts: [second(116)],
+      },
+    }),
+  );
+  expect(incident).toMatchObject({ cause: 'unknown' });
 });
 
 describe('an unknown cause', () => {

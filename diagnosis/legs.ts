@@ -67,8 +67,11 @@ export const isBoth = ({ near, far }: Excess): boolean =>
   Math.min(near, far) >= Math.max(near, far) * alikeShare;
 
 /** True if round trips between client and satellite were late. */
-export const isNear = ({ whole, near }: Excess): boolean =>
-  near !== null && near >= minExcessMs && near >= whole * minShare;
+export const isNear = ({ whole, near, far }: Excess): boolean =>
+  near !== null &&
+  near >= minExcessMs &&
+  // The round trips of a leg and of the whole are measured at different moments, of which each loses packets of its own.
+  (near >= whole * minShare || (isAsUsual(far) && near > whole * asUsualShare));
 
 /** True if round trips between satellite and agent were late, or had no answer while those to the satellite were as usual. */
 export const isFar = ({ whole, far, near, beyond }: Excess): boolean =>

@@ -1,6 +1,6 @@
 import { type Rule, sure } from '../rule.ts';
 import { spanOfSpell } from '../spells.ts';
-import { buildsAround } from './builds-around.ts';
+import { buildsAround, hasContinued } from './builds-around.ts';
 
 const beforeMs = 5_000;
 const afterMs = 30_000;
@@ -19,7 +19,8 @@ export const agentRestarted: Rule = {
       };
     if (builds.some(({ transition, restart }) => transition !== 'start' || restart)) return null;
     const { from, to } = spanOfSpell(spell, evidence.session);
-    const isStarted = evidence.agentStarts.some((at) => at >= from - beforeMs && at <= to + afterMs);
+    const until = hasContinued(spell) ? to : to + afterMs;
+    const isStarted = evidence.agentStarts.some((at) => at >= from - beforeMs && at <= until);
     if (!isStarted && spell.reason !== 'agent-restarted') return null;
     return {
       confidence: isStarted ? sure.strong + 0.05 : sure.strong,

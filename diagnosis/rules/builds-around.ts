@@ -5,10 +5,14 @@ import { type Spell, spanOfSpell } from '../spells.ts';
 const beforeMs = 15_000;
 const afterMs = 30_000;
 
+/** The session continued with the same agent: what happened to that later has nothing to do with the spell. */
+export const hasContinued = ({ kind, to }: Spell): boolean => kind !== 'ended' && to !== null;
+
 /** Builds that ran when the spell began, newest first. */
 export function buildsAround(spell: Spell, { builds, session }: Evidence): BuildEvent[] {
   const { from, to } = spanOfSpell(spell, session);
   return builds
+    .filter(({ requestedAt }) => !hasContinued(spell) || requestedAt <= to)
     .filter((build) =>
       overlaps(
         { from: build.requestedAt - beforeMs, to: (build.finishedAt ?? Infinity) + afterMs },

@@ -61,6 +61,7 @@ export const clientNetworkLossy: Rule = {
     if (isBusy || (isBoth(excess) && (load === 'unknown' || !isLater))) return null;
     const isOnlyNetwork =
       excess.isComparable &&
+      (excess.near ?? 0) >= excess.whole / 2 &&
       !isBoth(excess) &&
       (load === 'idle' || spell.path?.kind !== 'relay' || excess.far !== null);
     return {
