@@ -94,6 +94,9 @@ export async function makeIncusClient(address: IncusAddress) {
       throw new IncusError(response.statusCode, text.slice(0, 1000) || `HTTP ${response.statusCode}`);
     }
     if (answer.type === 'error') throw new IncusError(answer.error_code || response.statusCode, answer.error);
+    // Something in front of Incus answered, such as a proxy, so nothing is known.
+    if (answer.type !== 'sync' && answer.type !== 'async')
+      throw new IncusError(503, `HTTP ${response.statusCode}, not from Incus: ${text.slice(0, 1000)}`);
     return answer;
   }
 
