@@ -11,8 +11,10 @@ const networks = ['tests/faults/nat.test.ts', 'tests/faults/network.test.ts'];
 export default defineConfig({
   test: {
     ...everySuite,
-    testTimeout: 900_000,
-    hookTimeout: 120_000,
+    // Beside this suite, images are built and clusters started: then the disk, and so the database, is slow for minutes.
+    env: { CDE_TEST_PATIENCE_MS: '300000' },
+    testTimeout: 1_800_000,
+    hookTimeout: 300_000,
     maxConcurrency: 4,
     // They spend most of their time waiting.
     maxWorkers: 3,
