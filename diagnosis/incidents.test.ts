@@ -75,6 +75,19 @@ const labelled: [title: string, cause: string, sentence: string, evidence: Evide
     }),
   ],
   [
+    'packets were lost on a direct path, which has no satellite',
+    'client-network-lossy',
+    'Slow for 40 s (720 ms instead of 24 ms): the network between this machine and the workspace lost or delayed packets.',
+    evidenceOf({
+      windows: (seconds) => ({
+        path: udp,
+        toSatellite: slow(seconds) ? leg(580) : leg(10),
+        satelliteToAgent: null,
+        toAgent: slow(seconds) ? leg(600) : leg(24),
+      }),
+    }),
+  ],
+  [
     'an answer was late because packets to the satellite were lost',
     'client-network-lossy',
     'No answer for 3 s: the network between this machine and the satellite lost or delayed packets.',

@@ -53,7 +53,9 @@ export const clientNetworkLossy: Rule = {
     const unanswered = windows.reduce((sum, { toSatellite }) => sum + (toSatellite?.unanswered ?? 0), 0);
     if (!isNear(excess) && !isBoth(excess) && unanswered === 0) return null;
     if (windows.some(({ host }) => busyReason(host))) return null;
-    const name = spell.path ? nameOf(spell.path.via) : '';
+    const isDirect = spell.path !== null && spell.path.kind !== 'relay';
+    const far = isDirect ? 'the workspace' : 'the satellite';
+    const name = isDirect || !spell.path ? far : nameOf(spell.path.via);
     // What both sides of a satellite see is not the network of one, unless the satellite says that it was not late.
     const isLater = (excess.near ?? 0) >= (excess.far ?? 0);
     const load = satelliteLoad(spell, evidence);
@@ -66,9 +68,9 @@ export const clientNetworkLossy: Rule = {
       (load === 'idle' || spell.path?.kind !== 'relay' || excess.far !== null);
     return {
       confidence: !isNear(excess) && !isBoth(excess) ? sure.named : isOnlyNetwork ? sure.strong : sure.likely,
-      because: 'the network between this machine and the satellite lost or delayed packets',
+      because: `the network between this machine and ${far} lost or delayed packets`,
       evidence: [
-        `Round trips to ${name || 'the satellite'} took ${trip(excess.near ?? 0)} longer than usual.`,
+        `Round trips to ${name} took ${trip(excess.near ?? 0)} longer than usual.`,
         ...(unanswered > 0 ? [`${unanswered} probes had no answer in time.`] : []),
       ],
     };
