@@ -37,7 +37,6 @@ const { values } = parseArgs({
     // Such a file: the engine runs again over what was recorded, and nothing is played.
     replay: { type: 'string', multiple: true },
     json: { type: 'boolean', default: false },
-    verbose: { type: 'boolean', default: false },
   },
 });
 const seed = Number(values.seed);
