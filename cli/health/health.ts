@@ -1,7 +1,7 @@
 import type { Context } from '../command/context.ts';
 import { line, type Result, result } from '../command/result.ts';
 import { getHealth } from '../connection/endpoints.ts';
-import { findingLines } from '../diagnosis/doctor/finding.ts';
+import { checkLines, findingLines } from '../diagnosis/doctor/finding.ts';
 import { exitCodes } from '../failure/exit-codes.ts';
 
 export async function health(context: Context): Promise<Result> {
@@ -12,19 +12,8 @@ export async function health(context: Context): Promise<Result> {
   return result(
     found,
     ({ colors: c, moment }) => {
-      const marks = {
-        passed: c.green('ok'),
-        warned: c.yellow('warning'),
-        failed: c.red('failed'),
-        skipped: c.dim('skipped'),
-      };
-      const width = Math.max(...checks.map(({ name }) => name.length));
       return [
-        ...checks.map(({ name, state, because }) =>
-          line(
-            `${name.padEnd(width)}  ${marks[state]}${because.length > 0 ? `: ${because.join(', ')} failed` : ''}`,
-          ),
-        ),
+        ...checkLines(checks, c).map(line),
         ...findings.flatMap((finding) => [
           line(''),
           ...findingLines(finding, c).map(line),

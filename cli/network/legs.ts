@@ -5,11 +5,28 @@ export const milliseconds = (value: number | null | undefined): string =>
   value == null ? '' : `${value < 100 ? value.toFixed(1) : Math.round(value)} ms`;
 
 /** `24.0 ms / 61.2 ms`. */
-export const percentiles = (leg: { p50: number; p95: number } | null): string =>
+const percentiles = (leg: { p50: number; p95: number } | null): string =>
   leg === null ? '' : `${milliseconds(leg.p50)} / ${milliseconds(leg.p95)}`;
 
-export const plainPercentiles = (leg: { p50: number; p95: number } | null): string =>
+const plainPercentiles = (leg: { p50: number; p95: number } | null): string =>
   leg === null ? '' : `${leg.p50} ${leg.p95}`;
+
+interface Legs {
+  toAgent: { p50: number; p95: number } | null;
+  toSatellite: { p50: number; p95: number } | null;
+  satelliteToAgent: { p50: number; p95: number } | null;
+}
+const legColumn = (title: string, leg: keyof Legs) => ({
+  title,
+  cell: (row: Legs) => percentiles(row[leg]),
+  plain: (row: Legs) => plainPercentiles(row[leg]),
+});
+/** Columns of a table whose rows have legs. */
+export const legColumns = [
+  legColumn('P50 / P95', 'toAgent'),
+  legColumn('TO SATELLITE', 'toSatellite'),
+  legColumn('SATELLITE TO AGENT', 'satelliteToAgent'),
+];
 
 /** `4.2 %`: the part of the time in use. */
 export const share = (part: number, all: number): string =>

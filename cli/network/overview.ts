@@ -4,7 +4,7 @@ import type { Context } from '../command/context.ts';
 import { line, note, type Result, result, table } from '../command/result.ts';
 import { getNetwork } from '../connection/endpoints.ts';
 import { clean } from '../output/output.ts';
-import { length, milliseconds, momentOption, percentiles, plainPercentiles, share } from './legs.ts';
+import { legColumns, length, milliseconds, momentOption, share } from './legs.ts';
 
 export async function overview(
   context: Context,
@@ -48,21 +48,7 @@ const groupTable = (by: NetworkGrouping, { groups }: NetworkOverview) =>
         cell: (row, c) => (row.slowMs > 0 ? c.yellow(share(row.slowMs, row.ms)) : ''),
         plain: (row) => String(row.slowMs),
       },
-      {
-        title: 'P50 / P95',
-        cell: (row) => percentiles(row.toAgent),
-        plain: (row) => plainPercentiles(row.toAgent),
-      },
-      {
-        title: 'TO SATELLITE',
-        cell: (row) => percentiles(row.toSatellite),
-        plain: (row) => plainPercentiles(row.toSatellite),
-      },
-      {
-        title: 'SATELLITE TO AGENT',
-        cell: (row) => percentiles(row.satelliteToAgent),
-        plain: (row) => plainPercentiles(row.satelliteToAgent),
-      },
+      ...legColumns,
       { title: 'INCIDENTS', cell: (row) => String(row.incidents || '') },
     ],
     groups,

@@ -5,7 +5,7 @@ import { fields, line, type Result, result, table } from '../command/result.ts';
 import { getSessionWindows, listIncidents } from '../connection/endpoints.ts';
 import { readAll } from '../connection/pages.ts';
 import { clean } from '../output/output.ts';
-import { momentOption, percentiles, plainPercentiles } from './legs.ts';
+import { legColumns, momentOption } from './legs.ts';
 
 /** Rows of a day at the finest resolution. */
 const maxRows = 10_000;
@@ -66,21 +66,7 @@ export async function session(
           plain: (row) => row.at,
         },
         { title: 'PATH', cell: ({ path }) => (path === null ? '' : clean(`${path.kind} ${path.via}`)) },
-        {
-          title: 'P50 / P95',
-          cell: (row) => percentiles(row.toAgent),
-          plain: (row) => plainPercentiles(row.toAgent),
-        },
-        {
-          title: 'TO SATELLITE',
-          cell: (row) => percentiles(row.toSatellite),
-          plain: (row) => plainPercentiles(row.toSatellite),
-        },
-        {
-          title: 'SATELLITE TO AGENT',
-          cell: (row) => percentiles(row.satelliteToAgent),
-          plain: (row) => plainPercentiles(row.satelliteToAgent),
-        },
+        ...legColumns,
         { title: 'UNANSWERED', cell: (row) => String(row.toAgent?.unanswered || '') },
         { title: 'TRAFFIC', cell: (row) => bytes(row.bytes), plain: (row) => String(row.bytes) },
       ],

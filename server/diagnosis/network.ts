@@ -51,45 +51,38 @@ interface GroupRow extends Record<string, unknown> {
   incidents: number;
 }
 
-/** How incidents are assigned to a group. */
-const incidentKey = (by: NetworkGrouping, scope: Scope): SQL => {
-  switch (by) {
-    case 'user':
-      return sql`(SELECT username FROM users WHERE id = i.user_id)`;
-    case 'workspace':
-      return workspaceName(sql`i.workspace_id`);
-    case 'client-version':
-      return sql`r.client_version`;
-    case 'hour':
-      return sql`to_char(i.at AT TIME ZONE ${scope.timeZone}::text, 'HH24')`;
-    // The path that the session had then.
-    case 'path':
-    case 'region':
-      return sql`coalesce((
-        SELECT ${by === 'path' ? sql`coalesce(s.path_kind, 'none')` : regionKey} FROM session_minutes s
-         WHERE s.recording_id = i.recording_id AND s.at <= i.at AND s.path_kind IS NOT NULL
-         ORDER BY s.at DESC LIMIT 1), 'none')`;
-  }
-};
-const workspaceName = (id: SQL) =>
-  sql`(SELECT u.username || '/' || w.name FROM workspaces w JOIN users u ON u.id = w.owner_id WHERE w.id = ${id})`;
+const pathKey = sql`coalesce(s.path_kind, 'none')`;
 
-function stretchKey(by: NetworkGrouping, scope: Scope): SQL {
+/** Assigns what happened in the recording `r` to a group. `at`: when; `ofPath`: the key of the path that it had then. */
+function groupKey(
+  by: NetworkGrouping,
+  { timeZone }: Scope,
+  { at, ofPath }: { at: SQL; ofPath: (key: SQL) => SQL },
+): SQL {
   switch (by) {
     case 'user':
       return sql`(SELECT username FROM users WHERE id = r.user_id)`;
     case 'workspace':
-      return workspaceName(sql`r.workspace_id`);
+      return sql`(SELECT u.username || '/' || w.name FROM workspaces w JOIN users u ON u.id = w.owner_id WHERE w.id = r.workspace_id)`;
     case 'client-version':
       return sql`r.client_version`;
     case 'hour':
-      return sql`to_char(s.at AT TIME ZONE ${scope.timeZone}::text, 'HH24')`;
+      return sql`to_char(${at} AT TIME ZONE ${timeZone}::text, 'HH24')`;
     case 'path':
-      return sql`coalesce(s.path_kind, 'none')`;
+      return ofPath(pathKey);
     case 'region':
-      return regionKey;
+      return ofPath(regionKey);
   }
 }
+
+const ofStretch = { at: sql`s.at`, ofPath: (key: SQL) => key };
+const ofIncident = {
+  at: sql`i.at`,
+  ofPath: (key: SQL) => sql`coalesce((
+    SELECT ${key} FROM session_minutes s
+     WHERE s.recording_id = i.recording_id AND s.at <= i.at AND s.path_kind IS NOT NULL
+     ORDER BY s.at DESC LIMIT 1), 'none')`,
+};
 
 const incidentsIn = ({ from, to, userId }: Scope) => sql`
   incidents i JOIN recordings r ON r.id = i.recording_id
@@ -102,8 +95,8 @@ async function rowsOf<Row extends Record<string, unknown>>(db: Db, query: SQL): 
 /** By `key`, or all as one group. */
 async function readGroups(scope: Scope, by: NetworkGrouping | null): Promise<NetworkGroup[]> {
   const { db } = scope;
-  const key = by === null ? sql`''` : stretchKey(by, scope);
-  const counted = by === null ? sql`''` : incidentKey(by, scope);
+  const key = by === null ? sql`''` : groupKey(by, scope, ofStretch);
+  const counted = by === null ? sql`''` : groupKey(by, scope, ofIncident);
   const rows = await rowsOf<GroupRow>(
     db,
     sql`

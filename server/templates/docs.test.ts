@@ -1,9 +1,8 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import { readFile } from 'node:fs/promises';
+import { Ec2Section, GceSection } from '@cde/api/template-cloud.ts';
 import {
   DockerSection,
-  Ec2Section,
-  GceSection,
   IncusSection,
   KubernetesBuilder,
   KubernetesSection,

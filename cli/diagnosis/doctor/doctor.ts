@@ -5,7 +5,7 @@ import { type Blocks, type Format, line, type Result, result } from '../../comma
 import { exitCodes } from '../../failure/exit-codes.ts';
 import { accountChecks } from './account.ts';
 import { editorCheck } from './editor.ts';
-import { findingLines } from './finding.ts';
+import { checkLines, findingLines } from './finding.ts';
 import { networkChecks } from './network.ts';
 import { sshCheck } from './ssh.ts';
 import { workspaceCheck } from './workspace.ts';
@@ -58,19 +58,8 @@ function exitCodeOf({ checks }: Diagnosis): number {
 }
 
 function view({ checks, findings }: Diagnosis, { colors: c }: Format): Blocks {
-  const marks = {
-    passed: c.green('ok'),
-    warned: c.yellow('warning'),
-    failed: c.red('failed'),
-    skipped: c.dim('skipped'),
-  };
-  const width = Math.max(...checks.map(({ name }) => name.length));
   return [
-    ...checks.map(({ name, state, because }) =>
-      line(
-        `${name.padEnd(width)}  ${marks[state]}${because.length > 0 ? `: ${because.join(', ')} failed` : ''}`,
-      ),
-    ),
+    ...checkLines(checks, c).map(line),
     ...findings.flatMap((finding) => [line(''), ...findingLines(finding, c).map(line)]),
     findings.length === 0 && line(''),
     findings.length === 0 && line('Nothing is wrong.'),

@@ -1,3 +1,4 @@
+import type { CheckResult } from '@cde/api/checks.ts';
 import type { Finding } from '@cde/api/findings.ts';
 import type { Format } from '../../command/result.ts';
 import { toFailure } from '../../failure/failure.ts';
@@ -32,4 +33,19 @@ export function findingLines(finding: Finding, c: Format['colors']): string[] {
     ...(finding.detail?.split('\n') ?? []).map((text) => `  ${clean(text)}`),
     ...adviceLines(finding).map((text) => `  → ${clean(text)}`),
   ];
+}
+
+/** A line for each check. */
+export function checkLines(checks: readonly Omit<CheckResult, 'findings'>[], c: Format['colors']): string[] {
+  const marks = {
+    passed: c.green('ok'),
+    warned: c.yellow('warning'),
+    failed: c.red('failed'),
+    skipped: c.dim('skipped'),
+  };
+  const width = Math.max(...checks.map(({ name }) => name.length));
+  return checks.map(
+    ({ name, state, because }) =>
+      `${name.padEnd(width)}  ${marks[state]}${because.length > 0 ? `: ${because.join(', ')} failed` : ''}`,
+  );
 }

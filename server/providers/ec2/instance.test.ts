@@ -1,5 +1,5 @@
 import type { Subnet } from '@aws-sdk/client-ec2';
-import { Ec2Section } from '@cde/api/template-file.ts';
+import { Ec2Section } from '@cde/api/template-cloud.ts';
 import { expect, test } from 'vitest';
 import type { WorkspaceSpec } from '../provider.ts';
 import { bootPlanOf, planOf } from '../vm/boot-data.ts';

@@ -1,5 +1,5 @@
 import type { RunInstancesRequest, Subnet } from '@aws-sdk/client-ec2';
-import type { Ec2Section } from '@cde/api/template-file.ts';
+import type { Ec2Section } from '@cde/api/template-cloud.ts';
 import { gibibytes } from '../vm/boot-data.ts';
 import type { LaunchPlan } from '../vm/cloud.ts';
 import { digest, type Role } from '../vm/labels.ts';

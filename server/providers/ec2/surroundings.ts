@@ -1,5 +1,5 @@
 import type { Image, Subnet } from '@aws-sdk/client-ec2';
-import type { Ec2Section } from '@cde/api/template-file.ts';
+import type { Ec2Section } from '@cde/api/template-cloud.ts';
 import { ProviderFailure } from '../failure.ts';
 import { makeCache } from '../vm/cache.ts';
 import { accept, type Ec2Client } from './client.ts';

@@ -1,5 +1,5 @@
 import type { Volume as EbsVolume, Snapshot as Ec2Snapshot } from '@aws-sdk/client-ec2';
-import type { Cloud, Snapshot, Volume } from '../vm/cloud.ts';
+import type { CloudVolumes, Snapshot, Volume } from '../vm/cloud.ts';
 import { digest } from '../vm/labels.ts';
 import { accept, codeOf, type Ec2Client, messageOf, orNull } from './client.ts';
 import { templateTags } from './instance.ts';
@@ -34,21 +34,8 @@ const snapshotOf = (snapshot: Ec2Snapshot): Snapshot => {
   };
 };
 
-type Volumes = Pick<
-  Cloud,
-  | 'volume'
-  | 'volumes'
-  | 'createVolume'
-  | 'labelVolume'
-  | 'deleteVolume'
-  | 'growVolume'
-  | 'snapshots'
-  | 'createSnapshot'
-  | 'deleteSnapshot'
->;
-
 /** Homes as EBS volumes, and their snapshots. */
-export function makeVolumes(client: Ec2Client, installation: string): Volumes {
+export function makeVolumes(client: Ec2Client, installation: string): CloudVolumes {
   /** False if it is in use. */
   async function removed(call: Promise<unknown>): Promise<boolean> {
     try {

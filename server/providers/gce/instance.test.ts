@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { GceSection } from '@cde/api/template-file.ts';
+import { GceSection } from '@cde/api/template-cloud.ts';
 import { expect, test } from 'vitest';
 import type { WorkspaceSpec } from '../provider.ts';
 import { bootPlanOf } from '../vm/boot-data.ts';

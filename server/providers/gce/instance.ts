@@ -1,4 +1,4 @@
-import type { GceSection } from '@cde/api/template-file.ts';
+import type { GceSection } from '@cde/api/template-cloud.ts';
 import { gibibytes } from '../vm/boot-data.ts';
 import type { LaunchPlan } from '../vm/cloud.ts';
 import { type BootPlan, cloudConfig, startupScript } from '../vm/user-data.ts';

@@ -1,4 +1,4 @@
-import type { GceSection } from '@cde/api/template-file.ts';
+import type { GceSection } from '@cde/api/template-cloud.ts';
 import { ProviderFailure } from '../failure.ts';
 import { makeCache } from '../vm/cache.ts';
 import { digest } from '../vm/labels.ts';

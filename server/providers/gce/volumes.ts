@@ -1,4 +1,4 @@
-import type { Cloud, Snapshot, Volume } from '../vm/cloud.ts';
+import type { CloudVolumes, Snapshot, Volume } from '../vm/cloud.ts';
 import type { Role } from '../vm/labels.ts';
 import {
   accept,
@@ -64,21 +64,8 @@ const hasRole = (roles: readonly Role[], from?: string) => (object: { labels: Vo
   roles.includes(object.labels.role) &&
   (from === undefined || object.labels.from === from);
 
-type Volumes = Pick<
-  Cloud,
-  | 'volume'
-  | 'volumes'
-  | 'createVolume'
-  | 'labelVolume'
-  | 'deleteVolume'
-  | 'growVolume'
-  | 'snapshots'
-  | 'createSnapshot'
-  | 'deleteSnapshot'
->;
-
 /** Homes as zonal persistent disks, and their snapshots. */
-export function makeVolumes(client: GceClient, installation: string): Volumes {
+export function makeVolumes(client: GceClient, installation: string): CloudVolumes {
   const get = (id: string) => orNull(client.get<Disk>(at(id)));
 
   /** Starts slow work. */

@@ -1,4 +1,4 @@
-import type { KernelSection } from '@cde/api/template-file.ts';
+import type { KernelSection } from '@cde/api/template-cloud.ts';
 import type { AgentLaunch, ProviderError, StepContext, WorkspaceSpec } from '../provider.ts';
 import type { AgentExit } from './agent-exit.ts';
 import type { Labels, Role } from './labels.ts';
@@ -149,6 +149,20 @@ export interface VolumePlan {
   labels: Labels;
   snapshot?: string;
 }
+
+/** The part of a cloud that holds homes. */
+export type CloudVolumes = Pick<
+  Cloud,
+  | 'volume'
+  | 'volumes'
+  | 'createVolume'
+  | 'labelVolume'
+  | 'deleteVolume'
+  | 'growVolume'
+  | 'snapshots'
+  | 'createSnapshot'
+  | 'deleteSnapshot'
+>;
 
 /** What `isFinished` takes, if the cloud has such a thing. */
 export interface Begun {

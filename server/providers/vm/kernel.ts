@@ -1,4 +1,4 @@
-import type { KernelSection } from '@cde/api/template-file.ts';
+import type { KernelSection } from '@cde/api/template-cloud.ts';
 import { agentFolder } from '../agent-files.ts';
 
 /** What noded calls the profile of a template in its own machine. */
