@@ -52,7 +52,7 @@ const groupTable = (by: NetworkGrouping, { groups }: NetworkOverview) =>
       { title: 'INCIDENTS', cell: (row) => String(row.incidents || '') },
     ],
     groups,
-    'No session was used in this time.',
+    'No session was used in this time. What sessions record appears here after five minutes.',
   );
 
 const causeTable = ({ causes }: NetworkOverview) =>

@@ -146,7 +146,7 @@ function Groups({ groups, by, query }: { groups: NetworkGroup[]; by: NetworkGrou
       query={query}
       rows={groups}
       keyOf={({ key }) => key}
-      empty={<p>No session was used in this time.</p>}
+      empty={<p>No session was used in this time. What sessions record appears here after five minutes.</p>}
       columns={[
         {
           title: groupingNames[by],
